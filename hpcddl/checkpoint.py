@@ -1,0 +1,214 @@
+"""Every learner's state on disk: all of it or none, checked when it is read.
+
+RUN/checkpoints/epoch-0003/ (or step-00001200/) holds `learner-00000.pt` ... and, written last,
+`manifest.json` with their SHA-256. The folder is made under a hidden name and renamed when whole.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpcddl.errors import UserError
+from hpcddl.files import sha256, sync_folder, write_whole
+from hpcddl.world import World
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands: `step` steps of `epoch` are done (`steps` updates in all)."""
+
+    epoch: int = 0
+    step: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: its folder and its manifest."""
+
+    folder: Path
+    learners: int
+    position: Position
+    log: dict[str, Any]  # what the metrics need to go on
+    files: dict[str, str]  # name -> SHA-256
+
+    def learner(self, rank: int) -> dict[str, Any]:
+        """The state of learner `rank`, after its checksum.
+
+        Raises:
+            UserError: missing or altered.
+        """
+        path = self.folder / _learner_file(rank)
+        if not path.is_file():
+            raise UserError(f"{path}: missing")
+        if sha256(path) != self.files[path.name]:
+            raise UserError(f"{path}: altered: its SHA-256 is not the one in its manifest")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+
+def save(
+    run: Path,
+    world: World,
+    position: Position,
+    state: dict[str, Any],
+    log: dict[str, Any],
+    keep_last: int,
+    keep_epochs: Iterable[int],
+) -> None:
+    """Writes every learner's `state`; then drops what `keep_last` and `keep_epochs` do not keep.
+
+    Raises:
+        UserError: a rank could not write; older checkpoints stay as they were.
+    """
+    name = f"epoch-{position.epoch:04d}" if position.step == 0 else f"step-{position.steps:08d}"
+    folder, partial = run / "checkpoints" / name, run / "checkpoints" / f".{name}.partial"
+
+    def prepare() -> None:
+        if world.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+
+    def write() -> str:
+        path = partial / _learner_file(world.rank)
+        with open(path, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        return sha256(path)
+
+    def finish(checksums: list[str]) -> None:
+        if world.rank != 0:
+            return
+        manifest = {
+            "version": VERSION,
+            "learners": world.size,
+            "position": vars(position),
+            "log": log,
+            "files": {_learner_file(rank): text for rank, text in enumerate(checksums)},
+        }
+        write_whole(partial / "manifest.json", json.dumps(manifest, indent=1).encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+        sync_folder(folder.parent)
+        _prune(run, keep_last, set(keep_epochs))
+
+    try:
+        world.together(lambda: _named(folder, prepare))
+        checksum = world.together(lambda: _named(folder, write))
+        checksums = world.comm.allgather(checksum)
+        world.together(lambda: _named(folder, lambda: finish(checksums)))
+    except UserError:
+        if world.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The whole checkpoint that is furthest on, or None.
+
+    Raises:
+        UserError: a manifest cannot be read.
+    """
+    found = [read(folder) for folder in _folders(run)]
+    return max(found, key=lambda c: (c.position.epoch, c.position.step), default=None)
+
+
+def at_epoch(run: Path, epoch: int) -> Checkpoint:
+    """The checkpoint of a run after `epoch` epochs.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    folder = run / "checkpoints" / f"epoch-{epoch:04d}"
+    if not folder.is_dir():
+        kept = [str(int(f.name[6:])) for f in _folders(run) if f.name.startswith("epoch-")]
+        raise UserError(f"{run}: no checkpoint of epoch {epoch}; kept: {', '.join(kept) or 'none'}")
+    return read(folder)
+
+
+def read(folder: Path) -> Checkpoint:
+    """The manifest of one checkpoint.
+
+    Raises:
+        UserError: missing, garbled, or of another version.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["version"] != VERSION:
+            raise UserError(f"{path}: version {manifest['version']}; this hpcddl reads {VERSION}")
+        return Checkpoint(
+            folder,
+            manifest["learners"],
+            Position(**manifest["position"]),
+            manifest["log"],
+            manifest["files"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a checkpoint's manifest: {error}") from None
+
+
+def consensus_state(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The mean over learners of weights and floating-point statistics (learner 0's integers).
+
+    Raises:
+        UserError: a learner's file is missing or altered.
+    """
+    mean: dict[str, torch.Tensor] = {}
+    for rank in range(checkpoint.learners):
+        for name, tensor in checkpoint.learner(rank)["strategy"]["model"].items():
+            if not tensor.is_floating_point():
+                mean.setdefault(name, tensor)
+            elif rank == 0:
+                mean[name] = tensor.double() / checkpoint.learners
+            else:
+                mean[name] += tensor.double() / checkpoint.learners
+    return mean
+
+
+def parse_reference(text: str) -> tuple[Path, int]:
+    """RUN@EPOCH as (folder, epoch).
+
+    Raises:
+        UserError: not of that form.
+    """
+    run, at, epoch = text.rpartition("@")
+    if not at or not run or not epoch.isdigit():
+        raise UserError(f"init_from={text!r}: must be RUN@EPOCH, such as runs/ssgd@16")
+    return Path(run), int(epoch)
+
+
+def _named(folder: Path, work: Any) -> Any:
+    """A failing disk is the user's to mend, and names the checkpoint that was not written."""
+    try:
+        return work()
+    except OSError as error:
+        raise UserError(f"checkpoint {folder}: not written: {error.strerror or error}") from None
+
+
+def _prune(run: Path, keep_last: int, keep_epochs: set[int]) -> None:
+    checkpoints = sorted(
+        map(read, _folders(run)), key=lambda c: (c.position.epoch, c.position.step)
+    )
+    for checkpoint in checkpoints[:-keep_last]:
+        if checkpoint.position.step or checkpoint.position.epoch not in keep_epochs:
+            shutil.rmtree(checkpoint.folder)
+
+
+def _folders(run: Path) -> list[Path]:
+    paths = (run / "checkpoints").glob("*")
+    return sorted(p for p in paths if re.fullmatch(r"epoch-\d{4,}|step-\d{8,}", p.name))
+
+
+def _learner_file(rank: int) -> str:
+    return f"learner-{rank:05d}.pt"

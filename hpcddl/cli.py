@@ -1,0 +1,78 @@
+"""The command `hpcddl`: finds the subcommand, imports only what it needs, sets the exit status."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from hpcddl.errors import UserError
+
+# words -> (module with add_arguments and run, one line for --help)
+COMMANDS = {
+    "train": ("hpcddl.launch", "train a network on all ranks of the launcher"),
+    "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
+    "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
+    "prep kaldi": ("data_prep.kaldi", "pack a Kaldi experiment into HDF5 shards"),
+    "prep mini-corpus": ("data_prep.mini_corpus", "generate a small corpus in Kaldi's format"),
+    "bench comm": ("hpcddl.bench.comm", "speed of the weight exchange (under mpirun -np 2)"),
+    "bench loader": ("hpcddl.bench.loader", "speed of reading shards in random order"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one subcommand: 0 done, 2 the input was wrong (one line says how), 1 anything else."""
+    words = list(sys.argv[1:] if words is None else words)
+    name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in COMMANDS), None)
+    if name is None:
+        return _help(words)
+    module = importlib.import_module(COMMANDS[name][0])
+    parser = _Parser(
+        prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    module.add_arguments(parser)
+    try:
+        status: int = module.run(parser.parse_args(words[len(name.split()) :]))
+    except UserError as error:
+        if _rank(error) == 0:
+            print(f"hpcddl: error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return status
+
+
+def _help(words: Sequence[str]) -> int:
+    """The list of commands; status 2 unless it was asked for."""
+    if words[:1] == ["--version"]:
+        from hpcddl import __version__
+
+        print(f"hpcddl {__version__}")
+        return 0
+    asked = not words or words[-1] in ("-h", "--help", "help")
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    text = "usage: hpcddl COMMAND ...\n\n" + "\n".join(lines)
+    text += "\n\n`hpcddl COMMAND --help` answers with an example."
+    if not asked:
+        unknown = " ".join(words[:2])
+        text = f"hpcddl: error: command {unknown!r}: must be one of {', '.join(COMMANDS)}"
+    print(text, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _rank(error: UserError) -> int:
+    """The rank that reports `error`; before MPI has started, the launcher's word for it."""
+    if error.rank is not None:
+        return error.rank
+    return int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMIX_RANK", "0")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

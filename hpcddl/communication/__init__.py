@@ -1,0 +1,1 @@
+"""How weights travel: averages over all learners, and exchanges between neighbours."""

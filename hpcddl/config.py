@@ -1,0 +1,117 @@
+"""A recipe and its overrides become one frozen, fully validated Config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from hpcddl.data import DATASETS
+from hpcddl.errors import UserError
+from hpcddl.models import MODELS
+from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.options import Choice, Strict, choice_of
+from hpcddl.recipes import find_recipe, read_recipe
+from hpcddl.schedules import SCHEDULES
+from hpcddl.strategies import STRATEGIES
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+
+
+class WeightNoise(Strict):
+    """SSGD* (paper A sec. 2.1): Gaussian noise in the weights; `std` 0 is none."""
+
+    std: Annotated[float, Field(ge=0)] = 0.0
+    reading: Literal["per_learner", "shared"] = "per_learner"
+
+
+class Checkpointing(Strict):
+    """When every learner's state is written, and which states are kept."""
+
+    every_epochs: Count = 1
+    every_steps: CountOrNone = 0  # also within an epoch; 0: only at its end
+    keep_last: Count = 2
+    keep_epochs: tuple[int, ...] = ()
+
+
+class Config(Strict):
+    """One experiment. The global batch is n learners times their local batch, whatever n."""
+
+    description: str = ""
+    seed: CountOrNone = 0
+    epochs: Count
+    start_epoch: CountOrNone = 0  # where epoch count, schedule and data order begin (init_from)
+    global_batch: Count
+    model: choice_of(MODELS)
+    data: choice_of(DATASETS)
+    optimizer: choice_of(OPTIMIZERS)
+    schedule: choice_of(SCHEDULES)
+    strategy: choice_of(STRATEGIES)
+    weight_noise: WeightNoise = WeightNoise()
+    checkpoint: Checkpointing = Checkpointing()
+    init_from: str | None = None  # RUN@EPOCH: weights and statistics of another run's consensus
+    dtype: Literal["float32", "float64"] = "float32"
+    log_every: Count = 10  # steps from one line in metrics.jsonl to the next
+    prefetch: CountOrNone = 3  # batches loaded ahead by the prefetch thread; 0: none
+
+    def plain(self) -> dict[str, Any]:
+        """As a recipe with every default written out."""
+        return self.model_dump(mode="json")
+
+
+def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads a packaged recipe or a YAML file and applies `dotted.key=value` overrides.
+
+    Raises:
+        UserError: no such recipe, an unknown key (with the nearest valid one), a wrong type.
+    """
+    values = read_recipe(find_recipe(recipe))
+    for override in overrides:
+        values = _apply(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{recipe}: {_first_fault(error)}") from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes the config as a recipe that runs again as it is."""
+    path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+
+
+def _apply(values: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r}: must be dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: the value is not YAML") from None
+    head, *rest = key.split(".")
+    if not rest:
+        return {**values, head: value}
+    section = values.get(head) or {}
+    if isinstance(section, str):
+        section = {"name": section}
+    if not isinstance(section, dict):
+        raise UserError(f"override {override!r}: {head!r} holds a value, not a section")
+    below = _apply(section, f"{'.'.join(rest)}={text}")
+    if rest == ["name"] and section.get("name") != value:
+        below = {"name": value}  # the options of another choice do not carry over
+    return {**values, head: below}
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{where}: missing, and it has no default"
+    if fault["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}={fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+__all__ = ["Checkpointing", "Choice", "Config", "WeightNoise", "load_config", "save_config"]

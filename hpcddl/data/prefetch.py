@@ -1,0 +1,186 @@
+"""One thread that gathers the next batches while the current one is used.
+
+Worker processes would cost four to five times the CPU and were slower than no prefetching at all.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Source(Protocol):
+    """What can be prefetched: whole batches, gathered into buffers that live for ever."""
+
+    def buffers(self, batch: int, pin_memory: bool = False) -> tuple[Tensor, Tensor]:
+        """Uninitialised host tensors for `batch` samples."""
+        ...
+
+    def gather(self, indices: NDArray, features_out: Tensor, labels_out: Tensor) -> None:
+        """Fills the tensors with the samples `indices`."""
+        ...
+
+
+class Prefetcher:
+    """Batches on `device`, gathered by one thread up to `depth` ahead, in an order free of it.
+
+    `depth` 0 gathers in the caller's thread. A batch is valid until the next one is asked for: its
+    tensors belong to a ring of depth + 1 buffers and are overwritten after that. On the CPU the
+    ring's own tensors are handed out; for CUDA the ring is pinned and copied on its own stream.
+    """
+
+    def __init__(self, dataset: Source, device: torch.device | str, depth: int = 3) -> None:
+        if depth < 0:
+            raise ValueError(f"depth is {depth}, expected at least 0")
+        self._dataset = dataset
+        self._device = torch.device(device)
+        cuda = self._device.type == "cuda"
+        self._stream = torch.cuda.Stream(self._device) if cuda else None
+        self._slots = [_Slot(dataset, self._device, self._stream) for _ in range(depth + 1)]
+        self._busy = threading.Lock()
+
+    def batches(self, index_arrays: Iterable[NDArray]) -> Iterator[tuple[Tensor, Tensor]]:
+        """(features, labels) for each array of indices, in their order.
+
+        The iterable is consumed in the thread, so an expensive one is overlapped too. To resume in
+        the middle of an epoch, give the remaining arrays. An exception in the thread is raised
+        here, with its traceback, in the place of the batch that failed. Closing the iterator, or
+        dropping it, joins the thread.
+
+        Raises RuntimeError while another iterator of this object is in use: they share the buffers.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                "another iterator of this Prefetcher is still in use; close it first"
+            )
+        try:
+            if len(self._slots) == 1:
+                yield from self._inline(index_arrays)
+            else:
+                yield from self._threaded(index_arrays)
+        finally:
+            self._busy.release()
+
+    def _inline(self, index_arrays: Iterable[NDArray]) -> Iterator[tuple[Tensor, Tensor]]:
+        slot = self._slots[0]
+        for indices in index_arrays:
+            slot.fill(indices)
+            try:
+                yield slot.hand_out()
+            finally:
+                slot.take_back()
+
+    def _threaded(self, index_arrays: Iterable[NDArray]) -> Iterator[tuple[Tensor, Tensor]]:
+        free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[_Slot | _Failure | None] = queue.SimpleQueue()
+        stop = threading.Event()
+        for slot in self._slots:
+            free.put(slot)
+        thread = threading.Thread(
+            target=_work, args=(index_arrays, free, ready, stop), name="prefetch", daemon=True
+        )
+        thread.start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, _Failure):
+                    raise item.error
+                try:
+                    yield item.hand_out()
+                finally:
+                    item.take_back()
+                free.put(item)
+        finally:
+            stop.set()
+            free.put(None)
+            thread.join()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+def _work(
+    index_arrays: Iterable[NDArray],
+    free: queue.SimpleQueue[_Slot | None],
+    ready: queue.SimpleQueue[_Slot | _Failure | None],
+    stop: threading.Event,
+) -> None:
+    try:
+        for indices in index_arrays:
+            slot = free.get()
+            if slot is None or stop.is_set():
+                return
+            slot.fill(indices)
+            ready.put(slot)
+        ready.put(None)
+    except BaseException as error:
+        # Also what is no Exception: a consumer that waits for a dead thread would wait for ever.
+        ready.put(_Failure(error))
+
+
+class _Slot:
+    """One buffer of the ring: host tensors; on CUDA also their copies, and events between."""
+
+    def __init__(
+        self, dataset: Source, device: torch.device, stream: torch.cuda.Stream | None
+    ) -> None:
+        self._dataset = dataset
+        self._device = device
+        self._stream = stream
+        self._size = 0
+        self._host: tuple[Tensor, Tensor]
+        self._copies: tuple[Tensor, Tensor]
+        self._batch: tuple[Tensor, Tensor]
+        if stream is not None:
+            self._copied = torch.cuda.Event()
+            self._used = torch.cuda.Event()
+
+    def fill(self, indices: NDArray) -> None:
+        count = len(indices)
+        if self._stream is not None:
+            self._copied.synchronize()  # the last copy may still read the host tensors
+        if count > self._size:
+            self._grow(count)
+        features, labels = self._host[0][:count], self._host[1][:count]
+        self._dataset.gather(indices, features, labels)
+        if self._stream is None:
+            self._batch = features, labels
+            return
+        self._batch = self._copies[0][:count], self._copies[1][:count]
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(self._used)
+            self._batch[0].copy_(features, non_blocking=True)
+            self._batch[1].copy_(labels, non_blocking=True)
+            self._copied.record(self._stream)
+
+    def hand_out(self) -> tuple[Tensor, Tensor]:
+        if self._stream is not None:
+            torch.cuda.current_stream(self._device).wait_event(self._copied)
+        return self._batch
+
+    def take_back(self) -> None:
+        if self._stream is not None:
+            self._used.record(torch.cuda.current_stream(self._device))
+
+    def _grow(self, count: int) -> None:
+        pinned = self._stream is not None
+        self._host = self._dataset.buffers(count, pin_memory=pinned)
+        if self._stream is not None:
+            # Kernels in flight may still read the old copies, which are about to be freed.
+            self._used.synchronize()
+            features, labels = self._host
+            self._copies = (
+                torch.empty_like(features, device=self._device),
+                torch.empty_like(labels, device=self._device),
+            )
+            # Allocated on the caller's stream, written on ours.
+            torch.cuda.current_stream(self._device).synchronize()
+        self._size = count

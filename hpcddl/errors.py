@@ -1,0 +1,10 @@
+"""The one kind of error that is the user's to mend."""
+
+
+class UserError(Exception):
+    """Bad input: one line that names the field, the value and what is allowed.
+
+    The command line prints it once, on rank 0, without a traceback, and exits with status 2.
+    """
+
+    rank: int | None = None  # set where every rank of a job raises the same error

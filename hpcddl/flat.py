@@ -1,0 +1,39 @@
+"""A model's trainable weights as one vector (d,)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatWeights:
+    """Copies between a model's parameters and vectors of shape (d,).
+
+    The parameters keep their own storage: cuDNN's LSTM and Horovod both break when parameters
+    or gradients alias one flat buffer, so a vector costs one pass over memory.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.sizes = [p.numel() for p in self.parameters]
+        self.size = sum(self.sizes)  # d
+        self.dtype = self.parameters[0].dtype
+        self.device = self.parameters[0].device
+
+    def empty(self) -> Tensor:
+        """An uninitialised vector (d,) beside the parameters."""
+        return torch.empty(self.size, dtype=self.dtype, device=self.device)
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """The pieces of `vector` (d,), each in its parameter's shape, without a copy."""
+        pieces = vector.split(self.sizes)
+        return [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
+
+    @torch.no_grad()
+    def read(self, out: Tensor) -> Tensor:
+        """out (d,) <- the weights; returns it."""
+        torch._foreach_copy_(self.views(out), self.parameters)
+        return out
+
+    @torch.no_grad()
+    def write(self, vector: Tensor) -> None:
+        """The weights <- vector (d,)."""
+        torch._foreach_copy_(self.parameters, self.views(vector))

@@ -1,0 +1,275 @@
+"""`hpcddl train`: from a recipe and a launcher's ranks to a finished run directory."""
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import hpcddl
+from hpcddl import checkpoint
+from hpcddl.checkpoint import Checkpoint, Position
+from hpcddl.config import Config, load_config, save_config
+from hpcddl.data import DATASETS
+from hpcddl.data.sampler import steps_per_epoch
+from hpcddl.divergence import settled_at_chance
+from hpcddl.errors import UserError
+from hpcddl.evaluate import Evaluation
+from hpcddl.files import write_whole
+from hpcddl.metrics import Metrics
+from hpcddl.models import MODELS
+from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.schedules import SCHEDULES
+from hpcddl.strategies import STRATEGIES
+from hpcddl.strategies.base import Strategy, same_start
+from hpcddl.strategies.weight_noise import WeightNoise
+from hpcddl.train import train
+from hpcddl.world import World
+
+# A resumed run may be lengthened and watched differently; all else would make another run of it.
+MAY_CHANGE = {"description", "epochs", "checkpoint", "log_every", "prefetch"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl train`."""
+    parser.description = "Train on all ranks that the launcher started."
+    parser.epilog = (
+        "example: mpirun -np 4 hpcddl train mini.dpsgd data.path=runs/mini epochs=5 --out runs/a"
+    )
+    parser.add_argument("recipe", help="a packaged recipe (see `hpcddl recipes`) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys")
+    parser.add_argument("--out", type=Path, help="the run directory (default: runs/RECIPE)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 0 when the run ended by itself, diverged or not."""
+    began = time.time()
+    world = World.create()
+    with world.failing_together():
+        return _run(arguments, world, began)
+
+
+def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
+    folder = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    config = world.together(lambda: load_config(arguments.recipe, arguments.overrides))
+    resumed = world.together(lambda: _resumed(folder, config, world, arguments.resume))
+    train_set, heldout = world.together(lambda: config.data.build(DATASETS))
+    local_batch = world.together(lambda: _local_batch(config, world, len(train_set)))
+    per_epoch = steps_per_epoch(len(train_set), world.size, local_batch)
+
+    torch.manual_seed(config.seed)
+    model = config.model.build(MODELS, train_set.features, train_set.classes)
+    model.to(world.device, getattr(torch, config.dtype))
+    if config.init_from and not resumed:
+        initial = config.init_from
+        world.together(lambda: _start_from(model, initial, world))
+    same_start(model, world)
+    optimizer = config.optimizer.build(OPTIMIZERS, model)
+    strategy: Strategy = world.together(
+        lambda: config.strategy.build(STRATEGIES, model, optimizer, world, config.seed)
+    )
+    if config.weight_noise.std:
+        noise = config.weight_noise
+        strategy = WeightNoise(strategy, noise.std, noise.reading, config.seed)
+    schedule = config.schedule.build(SCHEDULES, config.global_batch)
+    # Each learner draws its own dropout masks; the data order has a generator of its own.
+    torch.manual_seed(config.seed + 1 + world.rank)
+
+    start = Position(epoch=config.start_epoch)
+    if resumed:
+        state = world.together(lambda: resumed.learner(world.rank))
+        strategy.load_state_dict(state["strategy"])
+        _set_random_state(state["random"])
+        start = resumed.position
+    elif world.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / "config.yaml")
+    if world.rank == 0:
+        _announce(config, world, strategy, folder, start)
+    world.comm.Barrier()
+
+    metrics = Metrics(
+        folder,
+        world,
+        strategy.traffic,
+        every=config.log_every,
+        steps_per_epoch=per_epoch,
+        epochs=config.epochs,
+        global_batch=config.global_batch,
+        state=resumed.log if resumed else None,
+    )
+
+    def save_if_due(position: Position) -> None:
+        options = config.checkpoint
+        at_end = position.epoch == config.epochs
+        epoch_due = position.step == 0 and (
+            position.epoch % options.every_epochs == 0
+            or position.epoch in options.keep_epochs
+            or at_end
+        )
+        step_due = options.every_steps and position.steps % options.every_steps == 0
+        if not epoch_due and not (position.step and step_due):
+            return
+        checkpoint.save(
+            folder,
+            world,
+            position,
+            {"strategy": strategy.state_dict(), "random": _random_state()},
+            metrics.state_dict(),
+            options.keep_last,
+            options.keep_epochs,
+        )
+
+    result = train(
+        model,
+        strategy,
+        schedule,
+        train_set,
+        heldout,
+        world,
+        metrics,
+        save_if_due,
+        start=start,
+        epochs=config.epochs,
+        local_batch=local_batch,
+        seed=config.seed,
+        prefetch=config.prefetch,
+    )
+    _summarise(folder, config, world, strategy, metrics, result, train_set.classes, began)
+    metrics.close()
+    return 0
+
+
+def _resumed(folder: Path, config: Config, world: World, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; refuses a folder that is in the way."""
+    if not (folder / "config.yaml").exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"--out {folder}: not empty and not a run; give another folder")
+        return None
+    if not resume:
+        raise UserError(f"--out {folder}: holds a run; add --resume or give another folder")
+    before = yaml.safe_load((folder / "config.yaml").read_text())
+    for key, value in config.plain().items():
+        if key not in MAY_CHANGE and before.get(key) != value:
+            raise UserError(
+                f"--resume: {key} was {before.get(key)} in {folder} and is {value} now; "
+                "only " + ", ".join(sorted(MAY_CHANGE)) + " may change"
+            )
+    found = checkpoint.newest(folder)
+    if found is None:
+        return None
+    if found.learners != world.size:
+        raise UserError(
+            f"--resume: {found.folder} is of {found.learners} learners, this job has {world.size}; "
+            "start that many, or a new run with init_from"
+        )
+    if found.position.epoch >= config.epochs:
+        raise UserError(f"--resume: {folder} has finished its {config.epochs} epochs; raise epochs")
+    return found
+
+
+def _local_batch(config: Config, world: World, samples: int) -> int:
+    if config.global_batch % world.size:
+        raise UserError(
+            f"global_batch={config.global_batch}: must be a multiple of the {world.size} learners"
+        )
+    if config.start_epoch >= config.epochs:
+        raise UserError(f"start_epoch={config.start_epoch}: must be below epochs={config.epochs}")
+    local = config.global_batch // world.size
+    steps_per_epoch(samples, world.size, local)
+    return local
+
+
+def _start_from(model: torch.nn.Module, reference: str, world: World) -> None:
+    """Loads the consensus of another run on rank 0, from where every learner will get it."""
+    if world.rank:
+        return
+    state = checkpoint.consensus_state(checkpoint.at_epoch(*checkpoint.parse_reference(reference)))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(f"init_from={reference}: another network: {reason}") from None
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _announce(
+    config: Config, world: World, strategy: Strategy, folder: Path, start: Position
+) -> None:
+    parameters = strategy.weights.size
+    nodes = f"{world.size // world.node.size or 1} node(s)"
+    print(f"run {folder}: {' '.join(map(shlex.quote, sys.argv[1:]))}")
+    print(f"{world.size} learners on {nodes}, {world.device.type}; {strategy.describe()}")
+    print(
+        f"{config.model.name}: {parameters:,} weights ({4 * parameters / 2**20:.2f} MiB as float32)"
+        f"; global batch {config.global_batch}"
+    )
+    if start.steps:
+        print(f"resumed after {start.steps} updates, in epoch {start.epoch + 1}")
+    sys.stdout.flush()
+
+
+def _summarise(
+    folder: Path,
+    config: Config,
+    world: World,
+    strategy: Strategy,
+    metrics: Metrics,
+    result: Evaluation,
+    classes: int,
+    began: float,
+) -> None:
+    """Writes summary.json last: its presence says that the run ended by itself."""
+    vector = strategy.weights.read(strategy.weights.empty()).cpu().numpy()
+    checksums = world.comm.gather(hashlib.sha256(vector.tobytes()).hexdigest())
+    totals = metrics.totals()
+    since = metrics.diverged_since or settled_at_chance(metrics.heldout, classes)
+    if world.rank != 0:
+        return
+    loss, accuracy = metrics.heldout[-1]
+    finite = [value for value, _ in metrics.heldout if value is not None]
+    summary = {
+        "diverged": since is not None,
+        "diverged_since": since,
+        "heldout_loss": loss,
+        "heldout_accuracy": accuracy,
+        "best_heldout_loss": min(finite, default=None),
+        "prior_loss": result.prior_loss,
+        "prior_accuracy": result.prior_accuracy,
+        "heldout_predictions": result.predictions,
+        "classes": classes,
+        "epochs": len(metrics.heldout) + config.start_epoch,
+        "updates": strategy.step,
+        "samples": strategy.step * config.global_batch,
+        "learners": world.size,
+        "parameters": strategy.weights.size,
+        **totals,
+        "wall_seconds": round(time.time() - began, 3),
+        "weights_sha256": checksums,
+        "command": sys.argv[1:],
+        "versions": {"hpcddl": hpcddl.__version__, "torch": torch.__version__},
+    }
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1).encode())
+    verdict = f"diverged ({since['reason']})" if since else "done"
+    print(f"{verdict}: {folder}/summary.json", flush=True)
+
+

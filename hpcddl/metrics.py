@@ -1,0 +1,248 @@
+"""What a run writes down while it trains: metrics.jsonl, TensorBoard, and a progress display."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from tqdm import tqdm
+
+from hpcddl.evaluate import Evaluation
+from hpcddl.strategies.base import Traffic
+from hpcddl.world import World
+
+PLAIN_LINE_SECONDS = 15.0  # off a terminal: a line at most this often between evaluations
+
+
+class Stopwatch:
+    """Seconds by what they were spent on, as the host sees them (a GPU works on meanwhile)."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Books the time since the last lap under `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+class Metrics:
+    """Collective: every rank calls the same methods; only rank 0 writes.
+
+    `diverged_since` is set, on all ranks alike, by the first step whose loss, meaned over the
+    learners, is NaN or infinite.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        world: World,
+        traffic: Traffic,
+        *,
+        every: int,
+        steps_per_epoch: int,
+        epochs: int,
+        global_batch: int,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        before = state or {"seconds": {}, "bytes_sent": 0.0, "file_bytes": 0, "heldout": []}
+        self.world = world
+        self.watch = Stopwatch()
+        self.watch.seconds = dict(before["seconds"])
+        self.traffic = traffic
+        traffic.seconds = self.watch.seconds.pop("communicate", 0.0)
+        # (loss, accuracy) after each epoch; a loss that is not finite is None
+        self.heldout: list[tuple[float | None, float]] = [tuple(e) for e in before["heldout"]]
+        self.diverged_since: dict[str, Any] | None = None
+        self._bytes_before = before["bytes_sent"]
+        self._every, self._steps_per_epoch, self._epochs = every, steps_per_epoch, epochs
+        self._global_batch = global_batch
+        self._losses: list[torch.Tensor] = []
+        self._last = (0, 0, 0.0)  # epoch, step and rate of the newest loss
+        self._file: TextIO | None = None
+        if world.rank == 0:
+            path = run / "metrics.jsonl"
+            path.touch()
+            # What a killed run wrote after its last checkpoint will be written again.
+            os.truncate(path, before["file_bytes"])
+            self._file = open(path, "a")  # noqa: SIM115
+            self._board = Board(run / "tensorboard")
+            self._display = Display(steps_per_epoch, epochs)
+
+    def step(self, epoch: int, step: int, rate: float, loss: torch.Tensor) -> None:
+        """Books one update's loss (kept on its device); reports every `every` steps of an epoch."""
+        self._losses.append(loss.detach())
+        self._last = epoch, step, rate
+        if (step + 1) % self._every == 0 or step + 1 == self._steps_per_epoch:
+            self._report()
+
+    def evaluation(self, epoch: int, result: Evaluation) -> None:
+        """Reports the consensus after `epoch` epochs."""
+        self.heldout.append((_finite(result.loss), result.accuracy))
+        if self.diverged_since is None and not math.isfinite(result.loss):
+            self.diverged_since = {"epoch": epoch, "reason": f"held-out loss {result.loss}"}
+        self._write(
+            "evaluation",
+            epoch * self._steps_per_epoch,
+            epoch=epoch,
+            heldout_loss=_finite(result.loss),
+            heldout_accuracy=result.accuracy,
+            samples=epoch * self._steps_per_epoch * self._global_batch,
+            **self.totals(),
+        )
+        if self._file:
+            self._display.line(
+                f"epoch {epoch}/{self._epochs}: held-out loss {result.loss:.4f} "
+                f"(class prior {result.prior_loss:.4f}), accuracy {100 * result.accuracy:.2f} %"
+            )
+
+    def totals(self) -> dict[str, Any]:
+        """Seconds by kind on this rank and bytes sent per learner (mean), since the run began."""
+        sent = self._bytes_before + self.world.comm.allreduce(
+            self.traffic.bytes_sent, MPI.SUM
+        ) / self.world.size
+        seconds = dict(self.watch.seconds)
+        agreeing = seconds.pop("agree", 0.0)
+        seconds["communicate"] = self.traffic.seconds
+        seconds["optimizer"] = max(0.0, agreeing - self.traffic.seconds)
+        return {
+            "bytes_sent": round(sent),
+            "seconds": {name: round(value, 4) for name, value in sorted(seconds.items())},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on as if it had not been stopped. Collective.
+
+        Losses not yet reported are reported first, so none is lost with the process.
+        """
+        self._report()
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return {
+            "seconds": {**self.watch.seconds, "communicate": self.traffic.seconds},
+            "bytes_sent": self.totals()["bytes_sent"],
+            "file_bytes": self._file.tell() if self._file else 0,
+            "heldout": self.heldout,
+        }
+
+    def close(self) -> None:
+        """Closes files and clears the display."""
+        if self._file:
+            self._file.close()
+            self._board.close()
+            self._display.close()
+
+    def _report(self) -> None:
+        if not self._losses:
+            return
+        epoch, step, rate = self._last
+        losses = torch.stack(self._losses).double().cpu().numpy()
+        self._losses.clear()
+        self.world.comm.Allreduce(MPI.IN_PLACE, losses, MPI.SUM)
+        losses /= self.world.size
+        first = step + 1 - len(losses)
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad) and self.diverged_since is None:
+            self.diverged_since = {
+                "epoch": epoch,
+                "step": epoch * self._steps_per_epoch + first + int(bad[0]) + 1,
+                "reason": f"training loss {losses[bad[0]]}",
+            }
+        updates = epoch * self._steps_per_epoch + step + 1
+        self._write(
+            "train",
+            updates,
+            epoch=round(epoch + (step + 1) / self._steps_per_epoch, 6),
+            loss=_finite(float(losses.mean())),
+            learning_rate=rate,
+            samples=updates * self._global_batch,
+            **self.totals(),
+        )
+        if self._file:
+            self._display.step(epoch, step + 1, float(losses[-1]), rate)
+
+    def _write(self, kind: str, step: int, **values: Any) -> None:
+        if self._file:
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+            self._board.write(step, kind, values)
+
+
+class Board:
+    """The same scalars as TensorBoard events; the heavy import waits for the first of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
+        """Adds every number in `values` at `step`."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Events after the step at which a run is resumed are not shown twice.
+            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self._writer.add_scalar(f"{kind}/{name}", value, step)
+            elif isinstance(value, dict):
+                for part, number in value.items():
+                    self._writer.add_scalar(f"{name}/{part}", number, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the event file, if one was begun."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class Display:
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps_per_epoch: int, epochs: int) -> None:
+        self._steps_per_epoch, self._epochs = steps_per_epoch, epochs
+        self._last_line = time.monotonic()
+        self._bar = tqdm(total=steps_per_epoch * epochs, unit="step") if _terminal() else None
+
+    def step(self, epoch: int, step: int, loss: float, rate: float) -> None:
+        """Shows the progress after `step` steps of `epoch`."""
+        text = f"loss {loss:.4f}, rate {rate:.4g}"
+        if self._bar is not None:
+            self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.n = epoch * self._steps_per_epoch + step
+            self._bar.refresh()
+        elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
+            where = f"epoch {epoch + 1}/{self._epochs}, step {step}/{self._steps_per_epoch}"
+            self.line(f"{where}: {text}")
+
+    def line(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._last_line = time.monotonic()
+        if self._bar is not None:
+            self._bar.write(text)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity: null stands for both."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,33 @@
+"""The bi-directional LSTM acoustic model (paper A sec. 3 and table 1)."""
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+
+class BiLSTM(nn.Module):
+    """Windows of features (B, T, D) to scores of every frame's class (B, T, C)."""
+
+    def __init__(self, features: int, classes: int, layers: int, cells: int, bottleneck: int):
+        super().__init__()
+        self.lstm = nn.LSTM(features, cells, layers, batch_first=True, bidirectional=True)
+        self.bottleneck = nn.Linear(2 * cells, bottleneck)
+        self.output = nn.Linear(bottleneck, classes)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        states, _ = self.lstm(windows)
+        scores: Tensor = self.output(self.bottleneck(states))
+        return scores
+
+
+def bilstm(
+    features: int,
+    classes: int,
+    *,
+    layers: PositiveInt = 6,
+    cells: PositiveInt = 512,
+    bottleneck: PositiveInt = 256,
+) -> nn.Module:
+    """The paper's by default: 43,154,944 weights for 260 features and 32,000 classes."""
+    return BiLSTM(features, classes, layers, cells, bottleneck)
+
+

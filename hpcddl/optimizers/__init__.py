@@ -1,0 +1,31 @@
+"""Each learner's own update rule u_j, given the gradient. The learning rate is the schedule's."""
+
+from typing import Annotated
+
+import torch
+from pydantic import Field, NonNegativeFloat
+from torch import nn
+
+from hpcddl.errors import UserError
+from hpcddl.optimizers.groups import parameter_groups
+
+
+def sgd(
+    model: nn.Module,
+    *,
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    nesterov: bool = False,
+    weight_decay: NonNegativeFloat = 0.0,
+) -> torch.optim.Optimizer:
+    """SGD with momentum, without dampening; the rate 0 stands until the schedule sets one.
+
+    Raises:
+        UserError: Nesterov's momentum without momentum.
+    """
+    if nesterov and not momentum:
+        raise UserError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov)
+
+
+OPTIMIZERS = {"sgd": sgd}

@@ -1,0 +1,81 @@
+"""The training loop: any strategy, network and data set, on any number of learners."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+from torch import nn
+
+from hpcddl.checkpoint import Position
+from hpcddl.data import Dataset
+from hpcddl.data.prefetch import Prefetcher
+from hpcddl.data.sampler import epoch_permutation, rank_batches, steps_per_epoch
+from hpcddl.evaluate import Evaluation, classification_loss, evaluate, log_prior
+from hpcddl.metrics import Metrics
+from hpcddl.schedules import Schedule
+from hpcddl.strategies.base import Strategy
+from hpcddl.world import World
+
+
+def train(
+    model: nn.Module,
+    strategy: Strategy,
+    schedule: Schedule,
+    train_set: Dataset,
+    heldout: Dataset,
+    world: World,
+    metrics: Metrics,
+    checkpoint: Callable[[Position], None],
+    *,
+    start: Position,
+    epochs: int,
+    local_batch: int,
+    seed: int,
+    prefetch: int,
+) -> Evaluation:
+    """Trains from `start` to `epochs` or until the run diverges; the last consensus evaluation.
+
+    `checkpoint` is called between updates, when no message is in flight, and decides by itself
+    whether one is due. All ranks call alike.
+    """
+    loader = Prefetcher(train_set, world.device, prefetch)
+    heldout_loader = Prefetcher(heldout, world.device, prefetch)
+    prior = log_prior(train_set.class_counts)
+    dtype = next(model.parameters()).dtype
+    steps = steps_per_epoch(len(train_set), world.size, local_batch)
+    watch = metrics.watch
+    for epoch in range(start.epoch, epochs):
+        first = start.step if epoch == start.epoch else 0
+        order = epoch_permutation(len(train_set), seed, epoch)
+        mine = rank_batches(
+            order, rank=world.rank, ranks=world.size, batch=local_batch, first_step=first
+        )
+        with closing(loader.batches(mine)) as batches:
+            for step, (features, labels) in enumerate(batches, first):
+                watch.lap("load")
+                rate = schedule(epoch + step / steps)
+                for group in strategy.optimizer.param_groups:
+                    group["lr"] = rate
+                strategy.optimizer.zero_grad()
+                watch.lap("other")
+                strategy.before_forward()
+                watch.lap("agree")
+                loss = classification_loss(model(features.to(dtype)), labels)
+                loss.backward()
+                watch.lap("forward_backward")
+                strategy.update()
+                watch.lap("agree")
+                metrics.step(epoch, step, rate, loss)
+                if step + 1 < steps:
+                    checkpoint(Position(epoch, step + 1, strategy.step))
+                watch.lap("other")
+                if metrics.diverged_since:
+                    break
+        with strategy.consensus():
+            result = evaluate(model, heldout_loader, len(heldout), local_batch, prior, world)
+        watch.lap("evaluate")
+        metrics.evaluation(epoch + 1, result)
+        if metrics.diverged_since:
+            break
+        checkpoint(Position(epoch + 1, 0, strategy.step))
+        watch.lap("checkpoint")
+    return result

@@ -1,0 +1,234 @@
+"""Every strategy against the dense simulation, in float64, on however many ranks were started."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from hpcddl.communication.topology import TOPOLOGIES
+from hpcddl.optimizers import sgd
+from hpcddl.options import choice_of
+from hpcddl.strategies import STRATEGIES
+from hpcddl.strategies.base import Strategy, draw
+from hpcddl.strategies.weight_noise import WeightNoise
+from hpcddl.world import World
+from pydantic import TypeAdapter
+from tests.mpi.dense import Optimizer, Simulation, gradient, network, samples, vector_of
+
+BATCH, STEPS, SEED = 4, 7, 11
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "momentum": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+}
+# How each strategy is run here; the suite fails for an entry of the table that is missing.
+CASES: dict[str, list[dict[str, Any]]] = {
+    "ssgd": [{"name": "ssgd"}, {"name": "ssgd", "fusion_mib": 64}],
+    "dpsgd": [{"name": "dpsgd", "topology": {"name": name}} for name in TOPOLOGIES],
+}
+RUNS = [case for cases in CASES.values() for case in cases]
+
+
+def label(case: dict[str, Any]) -> str:
+    return "-".join(str(v["name"] if isinstance(v, dict) else v) for v in case.values())
+
+
+def rate(step: int) -> float:
+    return 0.3 if step < 4 else 0.1
+
+
+def build(case: dict[str, Any], world: World, options: dict[str, Any], folder: Path) -> Strategy:
+    if case.get("topology", {}).get("name") == "from_file":
+        case = {**case, "topology": {"name": "from_file", "path": str(mixing_file(world, folder))}}
+    model = network()
+    choice = TypeAdapter(choice_of(STRATEGIES)).validate_python(case)
+    return choice.build(STRATEGIES, model, sgd(model, **options), world, SEED)
+
+
+def mixing_file(world: World, folder: Path) -> Path:
+    """A doubly stochastic matrix that is neither symmetric nor circulant."""
+    path = folder / "A.txt"
+    if world.rank == 0:
+        random, n = np.random.default_rng(5), world.size
+        weights = random.dirichlet(np.ones(4))
+        matrix = sum(a * np.eye(n)[random.permutation(n)] for a in weights)
+        np.savetxt(path, matrix)
+    world.comm.Barrier()
+    return path
+
+
+def one_step(strategy: Strategy, x: Any, y: Any, step: int) -> None:
+    for group in strategy.optimizer.param_groups:
+        group["lr"] = rate(step)
+    strategy.optimizer.zero_grad()
+    strategy.before_forward()
+    cross_entropy(strategy.model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+    strategy.update()
+
+
+def batch(step: int, rank: int, same: bool = False) -> tuple[Any, Any]:
+    return samples(BATCH, seed=100 * step + (0 if same else rank))
+
+
+def run(strategy: Strategy, first: int = 0, last: int = STEPS, same: bool = False) -> None:
+    for step in range(first, last):
+        one_step(strategy, *batch(step, strategy.world.rank, same), step)
+
+
+def all_weights(strategy: Strategy) -> np.ndarray:
+    return np.array(strategy.world.comm.allgather(vector_of(strategy.model)))
+
+
+def simulate(strategy: Strategy, name: str, options: dict[str, Any], same: bool = False) -> Simulation:
+    n = strategy.world.size
+    simulation = Simulation(
+        np.tile(vector_of(network()), (n, 1)),
+        [Optimizer(**options) for _ in range(n)],
+        getattr(strategy, "topology", None),
+    )
+    for step in range(STEPS):
+        gradients = np.array(
+            [gradient(simulation.weights[j], *batch(step, j, same)) for j in range(n)]
+        )
+        getattr(simulation, name)(step, rate(step), gradients)
+    return simulation
+
+
+def test_every_strategy_has_a_case() -> None:
+    assert set(CASES) == set(STRATEGIES)
+    assert all(hasattr(Simulation, name) for name in STRATEGIES)
+
+
+@pytest.mark.parametrize("case", RUNS, ids=label)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_agrees_with_the_dense_simulation(
+    case: dict[str, Any], optimizer: str, world: World, tmp_path: Path
+) -> None:
+    """Identity 5 in matrix form, W(t+1) = A W(t) - alpha U(W(t)), and SSGD's rule (A eq. 1, 2)."""
+    options = OPTIMIZERS[optimizer]
+    strategy = build(case, world, options, tmp_path)
+    run(strategy)
+    expected = simulate(strategy, case["name"], options).weights
+    np.testing.assert_allclose(all_weights(strategy), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_ssgd_is_one_learner_with_the_global_batch(
+    optimizer: str, world: World, tmp_path: Path
+) -> None:
+    """Identity 1: n learners with batch B are one learner with batch nB."""
+    options = OPTIMIZERS[optimizer]
+    strategy = build({"name": "ssgd"}, world, options, tmp_path)
+    run(strategy)
+    w, single = vector_of(network()), Optimizer(**options)
+    for step in range(STEPS):
+        parts = [batch(step, j) for j in range(world.size)]
+        x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        w = w - rate(step) * single.direction(w, gradient(w, x, y))
+    np.testing.assert_allclose(all_weights(strategy), np.tile(w, (world.size, 1)), atol=1e-13)
+
+
+@pytest.mark.parametrize("case", CASES["dpsgd"], ids=label)
+def test_consensus_takes_the_mean_step(case: dict[str, Any], world: World, tmp_path: Path) -> None:
+    """Identity 5: w_a(t+1) = w_a(t) - alpha * mean_j u_j for every doubly stochastic A."""
+    strategy = build(case, world, {}, tmp_path)
+    for step in range(STEPS):
+        before = all_weights(strategy)
+        one_step(strategy, *batch(step, world.rank), step)
+        mean = np.mean(
+            [gradient(before[j], *batch(step, j)) for j in range(world.size)], axis=0
+        )
+        after = all_weights(strategy).mean(0)
+        np.testing.assert_allclose(after, before.mean(0) - rate(step) * mean, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", CASES["dpsgd"], ids=label)
+def test_identical_data_is_ssgd(case: dict[str, Any], world: World, tmp_path: Path) -> None:
+    """Identity 5: with the same batch on every learner DPSGD is SSGD, and learners stay equal."""
+    options = OPTIMIZERS["nesterov"]
+    strategy, synchronous = (
+        build(c, world, options, tmp_path) for c in (case, {"name": "ssgd"})
+    )
+    run(strategy, same=True)
+    run(synchronous, same=True)
+    weights = all_weights(strategy)
+    assert (weights == weights[0]).all()
+    np.testing.assert_allclose(weights, all_weights(synchronous), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("reading", ["per_learner", "shared"])
+@pytest.mark.parametrize("case", RUNS, ids=label)
+def test_no_weight_noise_changes_nothing(
+    case: dict[str, Any], reading: Any, world: World, tmp_path: Path
+) -> None:
+    """Identity 7: sigma = 0 is the strategy itself, in both readings."""
+    plain = build(case, world, {"momentum": 0.9}, tmp_path)
+    noisy = WeightNoise(build(case, world, {"momentum": 0.9}, tmp_path), 0.0, reading, SEED)
+    run(plain)
+    run(noisy)
+    np.testing.assert_allclose(all_weights(noisy), all_weights(plain), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("reading", ["per_learner", "shared"])
+def test_weight_noise_follows_its_rule(reading: Any, world: World, tmp_path: Path) -> None:
+    """SSGD* (A sec. 2.1): gradients at w + xi_j, or the same xi added to every learner's w."""
+    strategy = WeightNoise(build({"name": "ssgd"}, world, {}, tmp_path), 0.1, reading, SEED)
+    run(strategy)
+    w = vector_of(network())
+    like = torch.zeros(1, dtype=torch.float64)
+    for step in range(STEPS):
+        xi = [draw(len(w), like, 0.1, SEED, step, j + 1).numpy() for j in range(world.size)]
+        at = [w + xi[j] if reading == "per_learner" else w for j in range(world.size)]
+        gradients = [gradient(at[j], *batch(step, j)) for j in range(world.size)]
+        w = w - rate(step) * np.mean(gradients, axis=0)
+        if reading == "shared":
+            w = w + draw(len(w), like, 0.1, SEED, step + 1, 0).numpy()
+    np.testing.assert_allclose(all_weights(strategy), np.tile(w, (world.size, 1)), atol=1e-13)
+
+
+@pytest.mark.parametrize("case", RUNS, ids=label)
+def test_resumes_bit_for_bit(case: dict[str, Any], world: World, tmp_path: Path) -> None:
+    """A run stopped after 3 updates and loaded into new objects ends with the same bits."""
+    whole = build(case, world, OPTIMIZERS["nesterov"], tmp_path)
+    run(whole)
+    first = build(case, world, OPTIMIZERS["nesterov"], tmp_path)
+    run(first, last=3)
+    saved = tmp_path / f"state-{world.rank}.pt"
+    torch.save(first.state_dict(), saved)
+    second = build(case, world, OPTIMIZERS["nesterov"], tmp_path)
+    second.load_state_dict(torch.load(saved, weights_only=True))
+    run(second, first=3)
+    # Bitwise only where nothing is fused by timing.
+    compare = np.testing.assert_allclose if case.get("fusion_mib") else np.testing.assert_array_equal
+    compare(all_weights(second), all_weights(whole))
+
+
+@pytest.mark.parametrize("case", RUNS, ids=label)
+def test_consensus_is_the_mean_and_leaves_no_trace(
+    case: dict[str, Any], world: World, tmp_path: Path
+) -> None:
+    """Inside `consensus` the model holds w_a; outside, its own weights bit for bit."""
+    strategy = build(case, world, {}, tmp_path)
+    run(strategy, last=3)
+    before = all_weights(strategy)
+    with strategy.consensus():
+        inside = all_weights(strategy)
+    np.testing.assert_allclose(inside, np.tile(before.mean(0), (world.size, 1)), atol=1e-15)
+    assert (inside == inside[0]).all()
+    np.testing.assert_array_equal(all_weights(strategy), before)
+
+
+def test_bytes_sent_are_those_handed_to_mpi(world: World, tmp_path: Path) -> None:
+    """A learner sends d * 8 bytes to each learner whose row of A names it."""
+    ring = build({"name": "dpsgd", "topology": {"name": "ring"}}, world, {}, tmp_path)
+    run(ring)
+    others = np.count_nonzero(ring.topology(0)[:, world.rank]) - 1
+    d = len(vector_of(ring.model))
+    if others == world.size - 1 > 1:  # three in a ring average with all: an allreduce
+        expected = round(2 * (world.size - 1) / world.size * d * 8)
+    else:
+        expected = others * d * 8
+    assert ring.traffic.bytes_sent == STEPS * expected

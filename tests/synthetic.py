@@ -1,0 +1,59 @@
+"""Small shard sets that are learnable: each class is a point, each frame a noisy copy of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hpcddl.data.shard_writer import ShardSetWriter
+
+FRAMES, FEATURES, CLASSES = 5, 6, 10
+
+
+def write_shards(
+    folder: Path, train: int = 240, heldout: int = 45, noise: float = 0.5, seed: int = 0
+) -> Path:
+    """A shard set of `train` and `heldout` windows in `folder`, in shards of 100 windows."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(CLASSES, FEATURES)).astype(np.float32)
+    folder.mkdir(parents=True)
+    writer = ShardSetWriter(
+        folder,
+        frames=FRAMES,
+        features=FEATURES,
+        classes=CLASSES,
+        dtype="float32",
+        windows={"train": train, "heldout": heldout},
+        windows_per_shard=100,
+    )
+    for split, count in (("train", train), ("heldout", heldout)):
+        labels = random.integers(0, CLASSES, (count, FRAMES)).astype(np.int32)
+        shape = (count, FRAMES, FEATURES)
+        features = centres[labels] + noise * random.normal(size=shape).astype(np.float32)
+        index = np.zeros(count, np.int32)
+        writer.append(split, features.astype(np.float32), labels, index, index)
+    writer.finish(
+        utterances={"train": ["a"], "heldout": ["b"]},
+        speakers={"train": ["s"], "heldout": ["t"]},
+        utterance_speaker={"train": [0], "heldout": [0]},
+        provenance={},
+        counts={},
+    )
+    return folder
+
+
+def write_recipe(path: Path, shards: Path, strategy: str, more: str = "") -> Path:
+    """A recipe of a tiny bi-LSTM that trains on `shards` in about a second."""
+    path.write_text(
+        f"""\
+seed: 5
+epochs: 3
+global_batch: 24
+model: {{name: bilstm, layers: 1, cells: 8, bottleneck: 8}}
+data: {{name: shards, path: {shards}}}
+optimizer: {{name: sgd, momentum: 0.9, nesterov: true, weight_decay: 1.0e-4}}
+schedule: {{name: constant, rate: 0.5}}
+strategy: {strategy}
+{more}
+"""
+    )
+    return path

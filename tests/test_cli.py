@@ -1,0 +1,45 @@
+"""The command itself: help, unknown words, and what importing it must not cost."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hpcddl.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_help_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*name.split(), "--help"])
+    assert ended.value.code == 0
+    assert "example: " in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words", [["trian"], ["prep", "kladi"], ["train"], ["train", "mini.ssgd", "--bad"]]
+)
+def test_a_wrong_word_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("hpcddl: error: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`hpcddl --help` answers at once because it loads neither torch nor MPI nor pydantic."""
+    code = (
+        "import sys; from hpcddl.cli import main; main(['--help']);"
+        "heavy = {'torch', 'numpy', 'mpi4py', 'pydantic', 'horovod', 'yaml'} & set(sys.modules);"
+        "sys.exit(bool(heavy))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,0 +1,72 @@
+"""Recipes, bases and overrides; every packaged recipe is valid."""
+
+from pathlib import Path
+
+import pytest
+
+from hpcddl.config import load_config, save_config
+from hpcddl.errors import UserError
+from hpcddl.options import Choice
+from hpcddl.recipes import merge, names
+
+
+@pytest.mark.parametrize("name", names())
+def test_packaged_recipes_are_valid_and_described(name: str) -> None:
+    assert load_config(name).description
+
+
+def test_a_saved_config_loads_as_itself(tmp_path: Path) -> None:
+    """config.yaml of a run is a recipe, defaults written out."""
+    config = load_config("mini.dpsgd", ["seed=9", "strategy.topology={name: ring, neighbours: 2}"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(str(tmp_path / "config.yaml")) == config
+
+
+def test_overrides_reach_into_sections() -> None:
+    config = load_config(
+        "mini.dpsgd",
+        ["strategy.topology=ring", "strategy.topology.neighbours=2", "schedule.rate=1e-3"],
+    )
+    assert config.strategy.options["topology"] == Choice("ring", {"neighbours": 2})
+    assert config.schedule.options["rate"] == 1e-3
+
+
+def test_another_choice_drops_the_options_of_the_first() -> None:
+    """`strategy.name=ssgd` over a dpsgd recipe must not trip over dpsgd's topology."""
+    for override in ("strategy.name=ssgd", "strategy=ssgd"):
+        assert load_config("mini.dpsgd", [override]).strategy == Choice("ssgd", {"fusion_mib": 0})
+
+
+def test_sections_merge_unless_the_name_changes() -> None:
+    base = {"a": {"name": "x", "p": 1, "q": 2}, "b": 1}
+    assert merge(base, {"a": {"p": 3}}) == {"a": {"name": "x", "p": 3, "q": 2}, "b": 1}
+    assert merge(base, {"a": {"name": "y"}}) == {"a": {"name": "y"}, "b": 1}
+
+
+def test_a_recipe_file_may_build_on_a_packaged_one(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("base: mini.ssgd\nepochs: 3\n")
+    assert load_config(str(recipe)).epochs == 3
+    assert load_config(str(recipe)).strategy.name == "ssgd"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: mini.ssgd\nepohcs: 3\n", "nearest: 'epochs'"),
+        ("epochs: 3\n", "missing"),
+        ("- 1\n", "mapping"),
+        ("a: [\n", "not YAML"),
+        ("base: nothing\n", "must be a YAML file or one of"),
+        ("base: mini.ssgd\nmodel: {name: bilstm, layers: 0}\n", "model.layers=0"),
+        ("base: mini.ssgd\nmodel: transformer\n", "'transformer' is not one of bilstm"),
+        ("base: mini.ssgd\ncheckpoint: {every_epoch: 1}\n", "nearest: 'every_epochs'"),
+    ],
+)
+def test_a_bad_recipe_is_one_line(text: str, words: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "bad.yaml"
+    recipe.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_config(str(recipe))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
