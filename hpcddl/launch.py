@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -129,23 +130,23 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
             options.keep_epochs,
         )
 
-    result = train(
-        model,
-        strategy,
-        schedule,
-        train_set,
-        heldout,
-        world,
-        metrics,
-        save_if_due,
-        start=start,
-        epochs=config.epochs,
-        local_batch=local_batch,
-        seed=config.seed,
-        prefetch=config.prefetch,
-    )
-    _summarise(folder, config, world, strategy, metrics, result, train_set.classes, began)
-    metrics.close()
+    with closing(metrics):
+        result = train(
+            model,
+            strategy,
+            schedule,
+            train_set,
+            heldout,
+            world,
+            metrics,
+            save_if_due,
+            start=start,
+            epochs=config.epochs,
+            local_batch=local_batch,
+            seed=config.seed,
+            prefetch=config.prefetch,
+        )
+        _summarise(folder, config, world, strategy, metrics, result, train_set.classes, began)
     return 0
 
 

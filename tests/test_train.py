@@ -176,7 +176,7 @@ def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> 
     assert done.returncode == 1
     assert "rank 1 failed" in done.stderr
     assert "RuntimeError: out of cheese" in done.stderr
-    assert 'line 7, in loss' in done.stderr
+    assert 'File "<string>", line 8, in loss' in done.stderr
     failed = float(done.stdout.split("failing at ")[1].split()[0])
     assert ended - failed < 5
     assert not (tmp_path / "r" / "summary.json").exists()

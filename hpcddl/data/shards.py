@@ -7,7 +7,6 @@ mapped: about ten times faster than HDF5's own reads of random rows.
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from dataclasses import dataclass
@@ -173,10 +172,13 @@ class Shards:
     def buffers(self, batch: int, pin_memory: bool = False) -> tuple[Tensor, Tensor]:
         """Uninitialised tensors for `gather`: float32 (B, T, D) and int64 (B, T)."""
         shape = (batch, self.frames)
-        return (
-            torch.empty((*shape, self.features), dtype=torch.float32, pin_memory=pin_memory),
-            torch.empty(shape, dtype=torch.int64, pin_memory=pin_memory),
-        )
+        if pin_memory:
+            return (
+                torch.empty((*shape, self.features), dtype=torch.float32, pin_memory=True),
+                torch.empty(shape, dtype=torch.int64, pin_memory=True),
+            )
+        features = _huge_pages(batch * self.frames * self.features).reshape(*shape, self.features)
+        return torch.from_numpy(features), torch.empty(shape, dtype=torch.int64)
 
     def gather(self, indices: NDArray, features_out: Tensor, labels_out: Tensor) -> None:
         """Fills float32 (B, T, D) and int64 (B, T) with the B windows `indices`, *in index order*.
@@ -187,7 +189,8 @@ class Shards:
 
         Raises IndexError for an index outside 0 .. len-1.
         """
-        order = np.sort(indices).astype(np.int64, copy=False)
+        order = indices.astype(np.int64)
+        order.sort()
         if not len(order):
             return
         # np.take's "clip" needs no copy of the output, but would hide a bad index.
@@ -202,14 +205,14 @@ class Shards:
             features = self._buffer(
                 "features", (len(order), self.frames, self.features), np.dtype("<f2")
             )
-        maps = self._mapped()
-        shard_of = np.searchsorted(self._ends, order, side="right")
-        cuts = [0, *(np.flatnonzero(np.diff(shard_of)) + 1).tolist(), len(order)]
-        for begin, end in itertools.pairwise(cuts):
-            source, source_labels, first = maps[shard_of[begin]]
-            rows = order[begin:end] - first
-            np.take(source, rows, axis=0, out=features[begin:end], mode="clip")
-            np.take(source_labels, rows, axis=0, out=labels[begin:end], mode="clip")
+        begin = 0
+        ends = order.searchsorted(self._ends).tolist()
+        for (source, source_labels, first), end in zip(self._mapped(), ends, strict=True):
+            if end > begin:
+                rows = order[begin:end] - first
+                source.take(rows, axis=0, out=features[begin:end], mode="clip")
+                source_labels.take(rows, axis=0, out=labels[begin:end], mode="clip")
+                begin = end
         labels_out.copy_(torch.from_numpy(labels))
         if self.manifest.dtype == "float16":
             # torch widens float16 ten times faster than NumPy or HDF5.
@@ -239,6 +242,20 @@ class Shards:
             held = np.empty(shape, dtype)
             setattr(self._scratch, name, held)
         return held[: shape[0]]
+
+
+_HUGE_PAGE_BYTES = 2 << 20
+
+
+def _huge_pages(count: int) -> NDArray[np.float32]:
+    """(count,) uninitialised, on whole huge pages: gathering into small ones is 5 % slower.
+
+    NumPy asks the kernel for them in arrays of at least 4 MiB, torch does not.
+    """
+    whole = -(-4 * count // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
+    room = np.empty(max(whole + _HUGE_PAGE_BYTES, 2 * _HUGE_PAGE_BYTES), np.uint8)
+    begin = -room.ctypes.data % _HUGE_PAGE_BYTES
+    return room[begin : begin + 4 * count].view(np.float32)
 
 
 def open_split(directory: str | os.PathLike[str], split: str, verify: bool | None = None) -> Shards:

