@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -54,6 +54,25 @@ class Checkpoint:
             raise UserError(f"{path}: altered: its SHA-256 is not the one in its manifest")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
+
+
+class Due(Protocol):
+    """When checkpoints are written (config.Checkpointing)."""
+
+    every_epochs: int
+    every_steps: int
+    keep_epochs: tuple[int, ...]
+
+
+def is_due(position: Position, options: Due, epochs: int) -> bool:
+    """Whether a checkpoint belongs at `position` of a run of `epochs` epochs."""
+    if position.step:
+        return options.every_steps > 0 and position.steps % options.every_steps == 0
+    return (
+        position.epoch % options.every_epochs == 0
+        or position.epoch in options.keep_epochs
+        or position.epoch == epochs
+    )
 
 
 def save(

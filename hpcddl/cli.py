@@ -28,9 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if name is None:
         return _help(words)
     module = importlib.import_module(COMMANDS[name][0])
-    parser = _Parser(
-        prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = _Parser(prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     module.add_arguments(parser)
     try:
         status: int = module.run(parser.parse_args(words[len(name.split()) :]))

@@ -11,7 +11,7 @@ from hpcddl.data import DATASETS
 from hpcddl.errors import UserError
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
-from hpcddl.options import Choice, Strict, choice_of
+from hpcddl.options import Choice, From, Strict
 from hpcddl.recipes import find_recipe, read_recipe
 from hpcddl.schedules import SCHEDULES
 from hpcddl.strategies import STRATEGIES
@@ -44,11 +44,11 @@ class Config(Strict):
     epochs: Count
     start_epoch: CountOrNone = 0  # where epoch count, schedule and data order begin (init_from)
     global_batch: Count
-    model: choice_of(MODELS)
-    data: choice_of(DATASETS)
-    optimizer: choice_of(OPTIMIZERS)
-    schedule: choice_of(SCHEDULES)
-    strategy: choice_of(STRATEGIES)
+    model: Annotated[Choice, From(MODELS)]
+    data: Annotated[Choice, From(DATASETS)]
+    optimizer: Annotated[Choice, From(OPTIMIZERS)]
+    schedule: Annotated[Choice, From(SCHEDULES)]
+    strategy: Annotated[Choice, From(STRATEGIES)]
     weight_noise: WeightNoise = WeightNoise()
     checkpoint: Checkpointing = Checkpointing()
     init_from: str | None = None  # RUN@EPOCH: weights and statistics of another run's consensus
@@ -112,6 +112,3 @@ def _first_fault(error: ValidationError) -> str:
     if fault["type"] == "value_error":
         return f"{where}: {message}" if where else message
     return f"{where}={fault['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-__all__ = ["Checkpointing", "Choice", "Config", "WeightNoise", "load_config", "save_config"]

@@ -30,7 +30,7 @@ def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def log_prior(class_counts: np.ndarray) -> Tensor:
-    """(C,) log frequencies with one added to every count: an unseen class is rare, not impossible."""
+    """(C,) log frequencies, one added to every count: an unseen class is rare, not impossible."""
     counts = torch.as_tensor(class_counts, dtype=torch.float64) + 1
     return torch.log(counts / counts.sum())
 

@@ -12,7 +12,7 @@ class FlatWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.sizes = [p.numel() for p in self.parameters]
         self.size = sum(self.sizes)  # d
         self.dtype = self.parameters[0].dtype

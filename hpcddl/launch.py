@@ -1,8 +1,6 @@
 """`hpcddl train`: from a recipe and a launcher's ranks to a finished run directory."""
 
 import argparse
-import hashlib
-import json
 import shlex
 import sys
 import time
@@ -12,17 +10,14 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
-import hpcddl
 from hpcddl import checkpoint
 from hpcddl.checkpoint import Checkpoint, Position
 from hpcddl.config import Config, load_config, save_config
-from hpcddl.data import DATASETS
+from hpcddl.data import DATASETS, Dataset
 from hpcddl.data.sampler import steps_per_epoch
-from hpcddl.divergence import settled_at_chance
 from hpcddl.errors import UserError
-from hpcddl.evaluate import Evaluation
-from hpcddl.files import write_whole
 from hpcddl.metrics import Metrics
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
@@ -30,6 +25,7 @@ from hpcddl.schedules import SCHEDULES
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
 from hpcddl.strategies.weight_noise import WeightNoise
+from hpcddl.summary import write_summary
 from hpcddl.train import train
 from hpcddl.world import World
 
@@ -65,76 +61,39 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
     resumed = world.together(lambda: _resumed(folder, config, world, arguments.resume))
     train_set, heldout = world.together(lambda: config.data.build(DATASETS))
     local_batch = world.together(lambda: _local_batch(config, world, len(train_set)))
-    per_epoch = steps_per_epoch(len(train_set), world.size, local_batch)
-
-    torch.manual_seed(config.seed)
-    model = config.model.build(MODELS, train_set.features, train_set.classes)
-    model.to(world.device, getattr(torch, config.dtype))
-    if config.init_from and not resumed:
-        initial = config.init_from
-        world.together(lambda: _start_from(model, initial, world))
-    same_start(model, world)
-    optimizer = config.optimizer.build(OPTIMIZERS, model)
-    strategy: Strategy = world.together(
-        lambda: config.strategy.build(STRATEGIES, model, optimizer, world, config.seed)
-    )
-    if config.weight_noise.std:
-        noise = config.weight_noise
-        strategy = WeightNoise(strategy, noise.std, noise.reading, config.seed)
-    schedule = config.schedule.build(SCHEDULES, config.global_batch)
-    # Each learner draws its own dropout masks; the data order has a generator of its own.
-    torch.manual_seed(config.seed + 1 + world.rank)
-
+    model, strategy = _learner(config, world, train_set, fresh=resumed is None)
     start = Position(epoch=config.start_epoch)
     if resumed:
         state = world.together(lambda: resumed.learner(world.rank))
         strategy.load_state_dict(state["strategy"])
         _set_random_state(state["random"])
         start = resumed.position
-    elif world.rank == 0:
+    if world.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
-    if world.rank == 0:
-        _announce(config, world, strategy, folder, start)
-    world.comm.Barrier()
-
+        _announce(config, strategy, folder, start)
     metrics = Metrics(
         folder,
         world,
         strategy.traffic,
         every=config.log_every,
-        steps_per_epoch=per_epoch,
+        steps_per_epoch=steps_per_epoch(len(train_set), world.size, local_batch),
         epochs=config.epochs,
         global_batch=config.global_batch,
         state=resumed.log if resumed else None,
     )
 
     def save_if_due(position: Position) -> None:
-        options = config.checkpoint
-        at_end = position.epoch == config.epochs
-        epoch_due = position.step == 0 and (
-            position.epoch % options.every_epochs == 0
-            or position.epoch in options.keep_epochs
-            or at_end
-        )
-        step_due = options.every_steps and position.steps % options.every_steps == 0
-        if not epoch_due and not (position.step and step_due):
-            return
-        checkpoint.save(
-            folder,
-            world,
-            position,
-            {"strategy": strategy.state_dict(), "random": _random_state()},
-            metrics.state_dict(),
-            options.keep_last,
-            options.keep_epochs,
-        )
+        if checkpoint.is_due(position, config.checkpoint, config.epochs):
+            state = {"strategy": strategy.state_dict(), "random": _random_state()}
+            keep = config.checkpoint.keep_last, config.checkpoint.keep_epochs
+            checkpoint.save(folder, world, position, state, metrics.state_dict(), *keep)
 
     with closing(metrics):
         result = train(
             model,
             strategy,
-            schedule,
+            config.schedule.build(SCHEDULES, config.global_batch),
             train_set,
             heldout,
             world,
@@ -146,8 +105,42 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
             seed=config.seed,
             prefetch=config.prefetch,
         )
-        _summarise(folder, config, world, strategy, metrics, result, train_set.classes, began)
+        write_summary(
+            folder,
+            strategy,
+            metrics,
+            result,
+            classes=train_set.classes,
+            global_batch=config.global_batch,
+            began=began,
+        )
     return 0
+
+
+def _learner(
+    config: Config, world: World, train_set: Dataset, fresh: bool
+) -> tuple[nn.Module, Strategy]:
+    """The network and its strategy; all learners hold the same weights."""
+    torch.manual_seed(config.seed)
+    model = config.model.build(MODELS, train_set.features, train_set.classes)
+    model.to(world.device, getattr(torch, config.dtype))
+    initial = config.init_from
+    if initial and fresh:
+        world.together(lambda: _start_from(model, initial, world))
+    same_start(model, world)
+
+    def build() -> Strategy:
+        optimizer = config.optimizer.build(OPTIMIZERS, model)
+        strategy: Strategy = config.strategy.build(STRATEGIES, model, optimizer, world, config.seed)
+        return strategy
+
+    strategy = world.together(build)
+    if config.weight_noise.std:
+        noise = config.weight_noise
+        strategy = WeightNoise(strategy, noise.std, noise.reading, config.seed)
+    # Each learner draws its own dropout masks; the data order has a generator of its own.
+    torch.manual_seed(config.seed + 1 + world.rank)
+    return model, strategy
 
 
 def _resumed(folder: Path, config: Config, world: World, resume: bool) -> Checkpoint | None:
@@ -190,7 +183,7 @@ def _local_batch(config: Config, world: World, samples: int) -> int:
     return local
 
 
-def _start_from(model: torch.nn.Module, reference: str, world: World) -> None:
+def _start_from(model: nn.Module, reference: str, world: World) -> None:
     """Loads the consensus of another run on rank 0, from where every learner will get it."""
     if world.rank:
         return
@@ -213,13 +206,12 @@ def _set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _announce(
-    config: Config, world: World, strategy: Strategy, folder: Path, start: Position
-) -> None:
+def _announce(config: Config, strategy: Strategy, folder: Path, start: Position) -> None:
+    world = strategy.world
     parameters = strategy.weights.size
-    nodes = f"{world.size // world.node.size or 1} node(s)"
+    here = f"{world.node.size} of them on this node"
     print(f"run {folder}: {' '.join(map(shlex.quote, sys.argv[1:]))}")
-    print(f"{world.size} learners on {nodes}, {world.device.type}; {strategy.describe()}")
+    print(f"{world.size} learners, {here}, on {world.device.type}; {strategy.describe()}")
     print(
         f"{config.model.name}: {parameters:,} weights ({4 * parameters / 2**20:.2f} MiB as float32)"
         f"; global batch {config.global_batch}"
@@ -227,50 +219,3 @@ def _announce(
     if start.steps:
         print(f"resumed after {start.steps} updates, in epoch {start.epoch + 1}")
     sys.stdout.flush()
-
-
-def _summarise(
-    folder: Path,
-    config: Config,
-    world: World,
-    strategy: Strategy,
-    metrics: Metrics,
-    result: Evaluation,
-    classes: int,
-    began: float,
-) -> None:
-    """Writes summary.json last: its presence says that the run ended by itself."""
-    vector = strategy.weights.read(strategy.weights.empty()).cpu().numpy()
-    checksums = world.comm.gather(hashlib.sha256(vector.tobytes()).hexdigest())
-    totals = metrics.totals()
-    since = metrics.diverged_since or settled_at_chance(metrics.heldout, classes)
-    if world.rank != 0:
-        return
-    loss, accuracy = metrics.heldout[-1]
-    finite = [value for value, _ in metrics.heldout if value is not None]
-    summary = {
-        "diverged": since is not None,
-        "diverged_since": since,
-        "heldout_loss": loss,
-        "heldout_accuracy": accuracy,
-        "best_heldout_loss": min(finite, default=None),
-        "prior_loss": result.prior_loss,
-        "prior_accuracy": result.prior_accuracy,
-        "heldout_predictions": result.predictions,
-        "classes": classes,
-        "epochs": len(metrics.heldout) + config.start_epoch,
-        "updates": strategy.step,
-        "samples": strategy.step * config.global_batch,
-        "learners": world.size,
-        "parameters": strategy.weights.size,
-        **totals,
-        "wall_seconds": round(time.time() - began, 3),
-        "weights_sha256": checksums,
-        "command": sys.argv[1:],
-        "versions": {"hpcddl": hpcddl.__version__, "torch": torch.__version__},
-    }
-    write_whole(folder / "summary.json", json.dumps(summary, indent=1).encode())
-    verdict = f"diverged ({since['reason']})" if since else "done"
-    print(f"{verdict}: {folder}/summary.json", flush=True)
-
-

@@ -106,9 +106,10 @@ class Metrics:
 
     def totals(self) -> dict[str, Any]:
         """Seconds by kind on this rank and bytes sent per learner (mean), since the run began."""
-        sent = self._bytes_before + self.world.comm.allreduce(
-            self.traffic.bytes_sent, MPI.SUM
-        ) / self.world.size
+        sent = (
+            self._bytes_before
+            + self.world.comm.allreduce(self.traffic.bytes_sent, MPI.SUM) / self.world.size
+        )
         seconds = dict(self.watch.seconds)
         agreeing = seconds.pop("agree", 0.0)
         seconds["communicate"] = self.traffic.seconds

@@ -10,16 +10,10 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Any, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    PlainSerializer,
-    create_model,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 
 class Strict(BaseModel):
@@ -67,7 +61,7 @@ class Choice:
 
 def options_of(entry: Callable[..., Any]) -> type[BaseModel]:
     """The keyword-only parameters of a function or class as a validating model."""
-    function = entry.__init__ if inspect.isclass(entry) else entry  # type: ignore[misc]
+    function = entry.__init__ if inspect.isclass(entry) else entry
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
@@ -77,21 +71,34 @@ def options_of(entry: Callable[..., Any]) -> type[BaseModel]:
     return create_model(entry.__name__, __base__=Strict, **fields)
 
 
-def choice_of(table: Mapping[str, Callable[..., Any]]) -> Any:
-    """The pydantic type of a choice from `table`: `name` alone, or `{name: ..., option: ...}`."""
+class From:
+    """`Annotated[Choice, From(table)]`: `name` alone, or `{name: ..., option: ...}`."""
 
-    def validate(value: Any) -> Choice:
+    def __init__(self, table: Mapping[str, Callable[..., Any]]) -> None:
+        self.table = table
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.choose,
+            serialization=core_schema.plain_serializer_function_ser_schema(Choice.plain),
+        )
+
+    def choose(self, value: Any) -> Choice:
+        """The choice that a recipe's value names.
+
+        Raises:
+            ValueError: no such entry; pydantic's ValidationError for wrong options.
+        """
         if isinstance(value, Choice):
             value = value.plain()
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, dict) or "name" not in value:
-            raise ValueError(f"must be a name or a mapping with a name; one of {', '.join(table)}")
+            raise ValueError(f"must be a name or a mapping with one of {', '.join(self.table)}")
         options = dict(value)
         name = options.pop("name")
-        if name not in table:
-            raise ValueError(f"{name!r} is not one of {', '.join(table)}; {nearest(str(name), table)}")
-        checked = options_of(table[name]).model_validate(options)
+        if name not in self.table:
+            hint = nearest(str(name), self.table)
+            raise ValueError(f"{name!r} is not one of {', '.join(self.table)}; {hint}")
+        checked = options_of(self.table[name]).model_validate(options)
         return Choice(name, {key: getattr(checked, key) for key in type(checked).model_fields})
-
-    return Annotated[Choice, BeforeValidator(validate), PlainSerializer(Choice.plain)]

@@ -67,4 +67,8 @@ def _scaled(rate: float, base_batch: int, global_batch: int) -> float:
     return rate * global_batch / base_batch if base_batch else rate
 
 
-SCHEDULES = {"constant": constant, "speech": speech, "step": step}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "speech": speech,
+    "step": step,
+}

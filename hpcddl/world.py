@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from mpi4py import MPI
@@ -56,10 +56,12 @@ class World:
                 THREAD_MULTIPLE, or a node has more ranks than GPUs.
         """
         comm = MPI.COMM_WORLD.Dup()
-        if node_size is None:
-            node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        else:
-            node = comm.Split(comm.rank // node_size)
+        # mpi4py's own types call both of these plain communicators.
+        node: Any = (
+            comm.Split_type(MPI.COMM_TYPE_SHARED)
+            if node_size is None
+            else comm.Split(comm.rank // node_size)
+        )
         fault = _launch_fault(comm.size, node.size, os.environ)
         faults = [text for text in comm.allgather(fault) if text]
         if faults:

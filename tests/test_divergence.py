@@ -1,4 +1,4 @@
-"""Divergence as paper A's tables define it: a loss at 0.98 ln C or worse, or guessing's accuracy."""
+"""Divergence in paper A's tables: a loss of 0.98 ln C or more, or the accuracy of guessing."""
 
 import math
 

@@ -13,7 +13,11 @@ def test_bilstm_is_the_papers() -> None:
     count = sum(p.numel() for p in model.parameters())
     assert count == 43_154_944
     assert round(4 * count / 2**20, 2) == 164.62
-    assert bilstm(6, 10, layers=2, cells=4, bottleneck=3)(torch.zeros(2, 21, 6)).shape == (2, 21, 10)
+    assert bilstm(6, 10, layers=2, cells=4, bottleneck=3)(torch.zeros(2, 21, 6)).shape == (
+        2,
+        21,
+        10,
+    )
 
 
 def test_batch_norm_never_decays() -> None:

@@ -6,7 +6,7 @@ from hpcddl.schedules import constant, speech, step
 
 
 def test_speech_schedule() -> None:
-    """Paper A sec. 4.2: batch 2048 warms up linearly from 0.1 to 0.8 over 10 epochs, then anneals."""
+    """Paper A sec. 4.2: batch 2048 warms up linearly to 0.8 over 10 epochs, then anneals."""
     rate = speech(2048)
     assert rate(0) == pytest.approx(0.1)
     assert rate(5) == pytest.approx(0.45)

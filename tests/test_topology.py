@@ -86,7 +86,7 @@ def test_random_pair_is_a_perfect_matching_that_changes(n: int) -> None:
 
 
 def test_spectral_gaps_of_theory() -> None:
-    """Ring: eigenvalues (1 + 2 cos(2 pi i / n)) / 3; random pairs: E[A] has lambda_2 in closed form."""
+    """Ring: eigenvalues (1 + 2 cos(2 pi i / n)) / 3; random pairs: lambda_2 of E[A]."""
     n = 8
     assert spectral_gap(full(n, 0), n) == pytest.approx(1)
     second = (1 + 2 * math.cos(2 * math.pi / n)) / 3

@@ -258,7 +258,13 @@ def test_worlds_of_one_are_refused(shards: Path, tmp_path: Path) -> None:
         command += ["-u", name]
     command += [sys.executable, "-m", "hpcddl.cli", "train", recipe, "--out", tmp_path / "run"]
     done = subprocess.run(
-        command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 2
     assert "2 ranks were started but MPI joined 1" in done.stderr

@@ -19,7 +19,9 @@ from hpcddl.world import World
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl bench comm`."""
-    parser.description = "Exchange the bi-LSTM's weights between pairs of ranks, and time each part."
+    parser.description = (
+        "Exchange the bi-LSTM's weights between pairs of ranks, and time each part."
+    )
     parser.epilog = "example: mpirun -np 2 hpcddl bench comm"
     parser.add_argument("--classes", type=int, default=32000, help="32,000: 164.62 MiB of weights")
     parser.add_argument("--repeats", type=int, default=15, help="rounds; medians are reported")

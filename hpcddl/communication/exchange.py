@@ -65,7 +65,9 @@ class NeighbourExchange:
         rank, n = self.comm.rank, self.comm.size
         # Where all average with all, an allreduce moves 2 d instead of (n - 1) d.
         self._uniform = n > 2 and bool((matrix == matrix[0, 0]).all())
-        self._mixing = [(k, float(matrix[rank, k])) for k in range(n) if k != rank and matrix[rank, k]]
+        self._mixing = [
+            (k, float(matrix[rank, k])) for k in range(n) if k != rank and matrix[rank, k]
+        ]
         targets = [k for k in range(n) if k != rank and matrix[k, rank]]
         if not self._mixing:  # then its column is empty too: A is doubly stochastic
             return
@@ -140,9 +142,7 @@ class NeighbourExchange:
             self._requests = [self.comm.Iallreduce(own, received[0], MPI.SUM)]
             self.bytes_sent += ring_allreduce_bytes(own, self.comm.size)
             return
-        self._requests = [
-            self.comm.Irecv(received[i], k) for i, (k, _) in enumerate(self._mixing)
-        ]
+        self._requests = [self.comm.Irecv(received[i], k) for i, (k, _) in enumerate(self._mixing)]
         self._requests += [self.comm.Isend(own, k) for k in targets]
         self.bytes_sent += len(targets) * own.nbytes
 
@@ -186,6 +186,4 @@ def cuda_aware() -> bool:
     """Whether the loaded MPI says that it takes device buffers (Open MPI's own extension)."""
     with open("/proc/self/maps") as maps:
         paths = {line.split()[-1] for line in maps if "/libmpi.so" in line}
-    return any(
-        bool(getattr(ctypes.CDLL(path), "MPIX_Query_cuda_support", int)()) for path in paths
-    )
+    return any(bool(getattr(ctypes.CDLL(path), "MPIX_Query_cuda_support", int)()) for path in paths)

@@ -155,14 +155,14 @@ def spectral_gap(topology: Topology, n: int, draws: int = 2000) -> float:
 def _equal_weights(n: int, hops: Iterable[int]) -> Matrix:
     """A circulant: each learner and those `hops` further on, all with the same weight."""
     shifts = [np.roll(np.eye(n), hop, axis=1) for hop in (0, *hops)]
-    return sum(shifts) / len(shifts)
+    return np.mean(shifts, axis=0)
 
 
 def _powers_of_two(n: int) -> list[int]:
     return [1 << k for k in range((n - 1).bit_length())]
 
 
-TOPOLOGIES = {
+TOPOLOGIES: dict[str, Callable[..., Topology]] = {
     "full": full,
     "ring": ring,
     "torus": torus,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,7 +46,9 @@ class Prefetcher:
         self._slots = [_Slot(dataset, self._device, self._stream) for _ in range(depth + 1)]
         self._busy = threading.Lock()
 
-    def batches(self, index_arrays: Iterable[NDArray]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, index_arrays: Iterable[NDArray]
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """(features, labels) for each array of indices, in their order.
 
         The iterable is consumed in the thread, so an expensive one is overlapped too. To resume in

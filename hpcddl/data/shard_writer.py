@@ -22,7 +22,7 @@ class ShardSetWriter:
 
     `windows` is the number of windows of each split, `train` among them; `append` must bring
     exactly that many before `finish`. Memory does not grow with the set, and the same input gives
-    the same bytes.
+    the same bytes. As a context manager it closes its files when `finish` is not reached.
     """
 
     def __init__(
@@ -44,6 +44,13 @@ class ShardSetWriter:
             for split, total in windows.items()
         }
         self._class_counts = np.zeros(classes, np.int64)
+
+    def __enter__(self) -> ShardSetWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for split in self._splits.values():
+            split.close()
 
     def append(
         self,
@@ -142,7 +149,7 @@ class _SplitWriter:
             self._written += end - begin
             begin = end
             if self._row == self._regions["labels"].shape[0]:
-                self._close()
+                self._seal(file)
 
     def finish(self) -> list[ShardEntry]:
         if self._written != self.total:
@@ -186,12 +193,15 @@ class _SplitWriter:
         self._file = open(partial, "r+b")  # noqa: SIM115
         return self._file
 
-    def _close(self) -> None:
-        assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _seal(self, file: BinaryIO) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        self.close()
         partial, path = self._paths()
         header = min(region.offset for region in self._regions.values())
         entry = ShardEntry(

@@ -47,5 +47,3 @@ def bilstm(
     `dropout` acts between the LSTM's layers and before the bottleneck; the paper names none.
     """
     return BiLSTM(features, classes, layers, cells, bottleneck, dropout)
-
-

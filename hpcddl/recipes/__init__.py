@@ -56,10 +56,8 @@ def merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in values.items():
         below = base.get(key)
-        same_choice = (
-            isinstance(value, dict)
-            and isinstance(below, dict)
-            and value.get("name", below.get("name")) == below.get("name")
-        )
-        merged[key] = merge(below, value) if same_choice else value
+        if isinstance(value, dict) and isinstance(below, dict):
+            same_choice = value.get("name", below.get("name")) == below.get("name")
+            value = merge(below, value) if same_choice else value
+        merged[key] = value
     return merged

@@ -15,7 +15,9 @@ STYLES = ("-", "--", "-.", ":")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl compare`."""
-    parser.description = "Compare finished runs: a table, and held-out loss by epoch, time and bytes."
+    parser.description = (
+        "Compare finished runs: a table, and held-out loss by epoch, time and bytes."
+    )
     parser.epilog = "example: hpcddl compare runs/ssgd runs/dpsgd --out runs/comparison.png"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     parser.add_argument("--out", type=Path, help="the picture to draw (.png, .pdf or .svg)")
@@ -39,9 +41,9 @@ COLUMNS: dict[str, Callable[[Run], str]] = {
     "held-out loss": lambda r: _number(r.summary["heldout_loss"], "{:.4f}"),
     "best": lambda r: _number(r.summary["best_heldout_loss"], "{:.4f}"),
     "accuracy %": lambda r: _number(r.summary["heldout_accuracy"], "{:.2f}", 100),
-    "diverged": lambda r: f"epoch {r.summary['diverged_since']['epoch']}"
-    if r.summary["diverged"]
-    else "no",
+    "diverged": lambda r: (
+        f"epoch {r.summary['diverged_since']['epoch']}" if r.summary["diverged"] else "no"
+    ),
     "seconds": lambda r: _number(training_seconds(r.summary), "{:.1f}"),
     "MiB sent": lambda r: _number(r.summary["bytes_sent"], "{:.1f}", 2**-20),
 }

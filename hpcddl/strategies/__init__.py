@@ -1,9 +1,12 @@
 """How learners agree. Adding an algorithm takes one file here and one line in the table."""
 
+from collections.abc import Callable
+
+from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.dpsgd import DPSGD
 from hpcddl.strategies.ssgd import SSGD
 
-STRATEGIES = {
+STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "ssgd": SSGD,
     "dpsgd": DPSGD,
 }

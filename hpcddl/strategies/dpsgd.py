@@ -1,14 +1,14 @@
 """Decentralised parallel SGD: each learner averages its weights with neighbours."""
 
 import time
-from typing import Any
+from typing import Annotated
 
 import torch
 from torch import nn
 
 from hpcddl.communication.exchange import NeighbourExchange
 from hpcddl.communication.topology import TOPOLOGIES, spectral_gap
-from hpcddl.options import Choice, choice_of
+from hpcddl.options import Choice, From
 from hpcddl.strategies.base import Strategy
 from hpcddl.world import World
 
@@ -30,13 +30,12 @@ class DPSGD(Strategy):
         world: World,
         seed: int,
         *,
-        topology: choice_of(TOPOLOGIES) = RANDOM_PAIR,  # type: ignore[valid-type]
+        topology: Annotated[Choice, From(TOPOLOGIES)] = RANDOM_PAIR,
     ) -> None:
         super().__init__(model, world)
-        chosen: Any = topology
         self.optimizer = optimizer
-        self.topology = chosen.build(TOPOLOGIES, world.size, seed)
-        self.topology_name = chosen.name
+        self.topology = topology.build(TOPOLOGIES, world.size, seed)
+        self.topology_name = topology.name
         self.exchange = NeighbourExchange(world.comm, self.weights)
 
     def before_forward(self) -> None:

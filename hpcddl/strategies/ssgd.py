@@ -35,16 +35,18 @@ class SSGD(Strategy):
         os.environ["HOROVOD_FUSION_THRESHOLD"] = str(fusion_mib << 20)
         hvd.init(comm=world.comm)
         self.fusion_mib = fusion_mib
-        self.optimizer = hvd.DistributedOptimizer(optimizer, model.named_parameters())
+        self.optimizer = self._horovod = hvd.DistributedOptimizer(
+            optimizer, model.named_parameters()
+        )
         self._bytes = ring_allreduce_bytes(self.weights.empty(), world.size)
 
     def update(self) -> None:
         began = time.perf_counter()
-        self.optimizer.synchronize()
+        self._horovod.synchronize()
         self.traffic.seconds += time.perf_counter() - began
         self.traffic.bytes_sent += self._bytes
-        with self.optimizer.skip_synchronize():
-            self.optimizer.step()
+        with self._horovod.skip_synchronize():
+            self._horovod.step()
         self.step += 1
 
     def describe(self) -> str:

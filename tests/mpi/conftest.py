@@ -26,7 +26,9 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         rank = MPI.COMM_WORLD.rank
-        print(f"\nrank {rank}: {item.nodeid}\n{report.longreprtext}", file=sys.__stdout__, flush=True)
+        print(
+            f"\nrank {rank}: {item.nodeid}\n{report.longreprtext}", file=sys.__stdout__, flush=True
+        )
         MPI.COMM_WORLD.Abort(1)
     return report
 

@@ -77,6 +77,9 @@ class Simulation:
     def dpsgd(self, step: int, rate: float, gradients: Array) -> None:
         assert self.matrix is not None
         directions = np.array(
-            [o.direction(w, g) for o, w, g in zip(self.optimizers, self.weights, gradients, strict=True)]
+            [
+                o.direction(w, g)
+                for o, w, g in zip(self.optimizers, self.weights, gradients, strict=True)
+            ]
         )
         self.weights = self.matrix(step) @ self.weights - rate * directions

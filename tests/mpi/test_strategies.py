@@ -10,12 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from hpcddl.communication.topology import TOPOLOGIES
 from hpcddl.optimizers import sgd
-from hpcddl.options import choice_of
+from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, draw
 from hpcddl.strategies.weight_noise import WeightNoise
 from hpcddl.world import World
-from pydantic import TypeAdapter
 from tests.mpi.dense import Optimizer, Simulation, gradient, network, samples, vector_of
 
 BATCH, STEPS, SEED = 4, 7, 11
@@ -44,7 +43,7 @@ def build(case: dict[str, Any], world: World, options: dict[str, Any], folder: P
     if case.get("topology", {}).get("name") == "from_file":
         case = {**case, "topology": {"name": "from_file", "path": str(mixing_file(world, folder))}}
     model = network()
-    choice = TypeAdapter(choice_of(STRATEGIES)).validate_python(case)
+    choice = From(STRATEGIES).choose(case)
     return choice.build(STRATEGIES, model, sgd(model, **options), world, SEED)
 
 
@@ -82,7 +81,9 @@ def all_weights(strategy: Strategy) -> np.ndarray:
     return np.array(strategy.world.comm.allgather(vector_of(strategy.model)))
 
 
-def simulate(strategy: Strategy, name: str, options: dict[str, Any], same: bool = False) -> Simulation:
+def simulate(
+    strategy: Strategy, name: str, options: dict[str, Any], same: bool = False
+) -> Simulation:
     n = strategy.world.size
     simulation = Simulation(
         np.tile(vector_of(network()), (n, 1)),
@@ -138,9 +139,7 @@ def test_consensus_takes_the_mean_step(case: dict[str, Any], world: World, tmp_p
     for step in range(STEPS):
         before = all_weights(strategy)
         one_step(strategy, *batch(step, world.rank), step)
-        mean = np.mean(
-            [gradient(before[j], *batch(step, j)) for j in range(world.size)], axis=0
-        )
+        mean = np.mean([gradient(before[j], *batch(step, j)) for j in range(world.size)], axis=0)
         after = all_weights(strategy).mean(0)
         np.testing.assert_allclose(after, before.mean(0) - rate(step) * mean, atol=1e-14)
 
@@ -149,9 +148,7 @@ def test_consensus_takes_the_mean_step(case: dict[str, Any], world: World, tmp_p
 def test_identical_data_is_ssgd(case: dict[str, Any], world: World, tmp_path: Path) -> None:
     """Identity 5: with the same batch on every learner DPSGD is SSGD, and learners stay equal."""
     options = OPTIMIZERS["nesterov"]
-    strategy, synchronous = (
-        build(c, world, options, tmp_path) for c in (case, {"name": "ssgd"})
-    )
+    strategy, synchronous = (build(c, world, options, tmp_path) for c in (case, {"name": "ssgd"}))
     run(strategy, same=True)
     run(synchronous, same=True)
     weights = all_weights(strategy)
@@ -202,7 +199,9 @@ def test_resumes_bit_for_bit(case: dict[str, Any], world: World, tmp_path: Path)
     second.load_state_dict(torch.load(saved, weights_only=True))
     run(second, first=3)
     # Bitwise only where nothing is fused by timing.
-    compare = np.testing.assert_allclose if case.get("fusion_mib") else np.testing.assert_array_equal
+    compare = (
+        np.testing.assert_allclose if case.get("fusion_mib") else np.testing.assert_array_equal
+    )
     compare(all_weights(second), all_weights(whole))
 
 

@@ -1,0 +1,76 @@
+"""summary.json: what a run came to. Written last: where it is, the run ended by itself."""
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+import hpcddl
+from hpcddl.divergence import settled_at_chance
+from hpcddl.evaluate import Evaluation
+from hpcddl.files import write_whole
+from hpcddl.metrics import Metrics
+from hpcddl.strategies.base import Strategy
+
+
+def write_summary(
+    folder: Path,
+    strategy: Strategy,
+    metrics: Metrics,
+    result: Evaluation,
+    *,
+    classes: int,
+    global_batch: int,
+    began: float,
+) -> None:
+    """Collective; rank 0 writes and says in a line how the run ended.
+
+    Args:
+        result: the last evaluation of the consensus.
+        began: when the process started, in seconds since the epoch.
+    """
+    world = strategy.world
+    weights = strategy.weights.read(strategy.weights.empty()).cpu().numpy()
+    checksums = world.comm.gather(hashlib.sha256(weights.tobytes()).hexdigest())
+    totals = metrics.totals()
+    if world.rank != 0:
+        return
+    since = metrics.diverged_since or settled_at_chance(metrics.heldout, classes)
+    loss, accuracy = metrics.heldout[-1]
+    finite = [value for value, _ in metrics.heldout if value is not None]
+    summary = {
+        "diverged": since is not None,
+        "diverged_since": since,
+        "heldout_loss": loss,
+        "heldout_accuracy": accuracy,
+        "best_heldout_loss": min(finite, default=None),
+        "prior_loss": result.prior_loss,
+        "prior_accuracy": result.prior_accuracy,
+        "heldout_predictions": result.predictions,
+        "classes": classes,
+        "evaluations": len(metrics.heldout),
+        "updates": strategy.step,
+        "samples": strategy.step * global_batch,
+        "learners": world.size,
+        "parameters": strategy.weights.size,
+        **totals,
+        "wall_seconds": round(time.time() - began, 3),
+        "weights_sha256": checksums,
+        "command": sys.argv[1:],
+        "versions": {
+            "hpcddl": hpcddl.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "mpi": MPI.Get_library_version().split(",")[0].strip("\0"),
+        },
+    }
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1).encode())
+    verdict = f"diverged ({since['reason']})" if since else "done"
+    print(f"{verdict}: {folder}/summary.json", flush=True)
