@@ -91,11 +91,9 @@ class Metrics:
             self.diverged_since = {"epoch": epoch, "reason": f"held-out loss {result.loss}"}
         self._write(
             "evaluation",
-            epoch * self._steps_per_epoch,
             epoch=epoch,
             heldout_loss=_finite(result.loss),
             heldout_accuracy=result.accuracy,
-            samples=epoch * self._steps_per_epoch * self._global_batch,
             **self.totals(),
         )
         if self._file:
@@ -158,22 +156,23 @@ class Metrics:
                 "step": epoch * self._steps_per_epoch + first + int(bad[0]) + 1,
                 "reason": f"training loss {losses[bad[0]]}",
             }
-        updates = epoch * self._steps_per_epoch + step + 1
         self._write(
             "train",
-            updates,
             epoch=round(epoch + (step + 1) / self._steps_per_epoch, 6),
             loss=_finite(float(losses.mean())),
             learning_rate=rate,
-            samples=updates * self._global_batch,
             **self.totals(),
         )
         if self._file:
             self._display.step(epoch, step + 1, float(losses[-1]), rate)
 
-    def _write(self, kind: str, step: int, **values: Any) -> None:
+    def _write(self, kind: str, **values: Any) -> None:
         if self._file:
-            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            epoch, steps, _ = self._last
+            step = epoch * self._steps_per_epoch + steps + 1
+            values["samples"] = step * self._global_batch
+            record = {"kind": kind, "time": round(time.time(), 3), "step": step, **values}
+            self._file.write(json.dumps(record) + "\n")
             self._file.flush()
             self._board.write(step, kind, values)
 

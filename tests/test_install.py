@@ -115,8 +115,8 @@ def test_what_is_built_apart_is_named_in_environment() -> None:
 # --- the scripts ------------------------------------------------------------------------------
 
 TOOLS = (
-    "awk basename bash cat cp dirname env expand flock grep make mkdir mktemp mv nproc paste "
-    "realpath rm sed sha256sum stat tail tar touch"
+    "awk basename bash cat cp dirname env expand flock grep ls make mkdir mktemp mv nproc "
+    "paste realpath rm sed sha256sum stat tail tar touch"
 )
 
 # Changes to what the interpreter says of itself, for a PYTHON that is this one but for them.
@@ -257,8 +257,19 @@ def test_check_changes_nothing(checkout: Checkout) -> None:
 
 
 def test_half_made_environment_is_not_taken_for_whole(checkout: Checkout) -> None:
-    (checkout.root / ".venv/bin").mkdir(parents=True)
-    assert "or only in part" in checkout.install("--check").stdout
+    (checkout.root / ".venv/setup").mkdir(parents=True)
+    (checkout.root / ".venv/bin").mkdir()
+    assert "make .venv: it was made only in part" in checkout.install("--check").stdout
+
+
+def test_environment_made_by_others_is_left_alone(checkout: Checkout) -> None:
+    theirs = checkout.root / ".venv/pyvenv.cfg"
+    theirs.parent.mkdir()
+    theirs.touch()
+    result = checkout.install()
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "was not made by this set-up; mend: mv .venv" in result.stderr
+    assert theirs.exists()
 
 
 def test_interrupted_packages_start_again(checkout: Checkout) -> None:

@@ -151,12 +151,15 @@ class _Slot:
             self._copied.synchronize()  # the last copy may still read the host tensors
         if count > self._size:
             self._grow(count)
-        features, labels = self._host[0][:count], self._host[1][:count]
+        # Slicing costs as much as gathering the labels, and all batches but the last are whole.
+        whole = count == self._size
+        features, labels = self._host if whole else (part[:count] for part in self._host)
         self._dataset.gather(indices, features, labels)
         if self._stream is None:
             self._batch = features, labels
             return
-        self._batch = self._copies[0][:count], self._copies[1][:count]
+        copies = self._copies
+        self._batch = copies if whole else (copies[0][:count], copies[1][:count])
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._used)
             self._batch[0].copy_(features, non_blocking=True)

@@ -1,0 +1,1 @@
+"""Offline: corpora as other tools leave them, packed into hpcddl's HDF5 shards."""

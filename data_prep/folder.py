@@ -1,0 +1,48 @@
+"""Output folders that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpcddl.errors import UserError
+from hpcddl.files import sync_folder
+
+
+@contextmanager
+def new_folder(out: Path, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """A hidden sibling of `out` to write into; renamed to `out` at the end, removed on any error.
+
+    Raises UserError where `out` exists, unless `overwrite` and it holds the file `marker`: what is
+    replaced must be an earlier output, not somebody's folder.
+    """
+    out = Path(os.path.abspath(out))
+    if os.path.lexists(out):
+        if not overwrite:
+            raise UserError(f"{out}: exists already; allowed: a new folder, or --overwrite")
+        if not (out / marker).is_file():
+            raise UserError(
+                f"{out}: holds no {marker}, so it is no earlier output: not overwritten"
+            )
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise UserError(f"{out}: cannot make the folder ({error.strerror})") from None
+    try:
+        yield partial
+        if out.exists():
+            old = out.with_name(f".{out.name}.old-{os.getpid()}")
+            os.rename(out, old)
+            os.rename(partial, out)
+            shutil.rmtree(old)
+        else:
+            os.rename(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync_folder(out.parent)

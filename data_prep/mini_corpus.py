@@ -1,0 +1,146 @@
+"""`hpcddl prep mini-corpus`: a small generated corpus, laid out as Kaldi leaves an experiment."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.folder import new_folder
+from data_prep.kaldi_matrix import read_matrix
+from data_prep.kaldi_write import (
+    transition_model_bytes,
+    write_compressed,
+    write_double,
+    write_ids,
+)
+from data_prep.mini_speech import (
+    DIMENSION,
+    MAX_CLASSES,
+    MIN_CLASSES,
+    PHONES,
+    STATES,
+    Speech,
+    generate,
+    stay_probability,
+)
+from hpcddl.errors import UserError
+
+_JOBS = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `hpcddl prep mini-corpus`."""
+    parser.description = (
+        "Generates speech-like features with alignments and writes them as Kaldi would: "
+        "DIR/data (compressed features, CMVN statistics) and DIR/ali (alignments, model)."
+    )
+    parser.epilog = (
+        "Example: hpcddl prep mini-corpus corpus && "
+        "hpcddl prep kaldi --data corpus/data --ali corpus/ali --out shards"
+    )
+    add = parser.add_argument
+    add("directory", type=Path, metavar="DIR", help="the new folder")
+    add("--utterances", type=int, default=504, help="in all, about 18 windows of 21 frames each")
+    add("--speakers", type=int, default=18, help="with equally many utterances, or nearly")
+    add("--classes", type=int, default=300, help=f"pdfs, {MIN_CLASSES} to {MAX_CLASSES}")
+    add("--seed", type=int, default=0, help="draws everything")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the corpus in one piece."""
+    for name, low, high in (
+        ("speakers", 2, 9999),
+        ("utterances", arguments.speakers, 10**6),
+        ("classes", MIN_CLASSES, MAX_CLASSES),
+        ("seed", 0, 2**63),
+    ):
+        value = getattr(arguments, name)
+        if not low <= value <= high:
+            raise UserError(f"--{name}: {value}, allowed: {low} .. {high}")
+    speech = generate(arguments.utterances, arguments.speakers, arguments.classes, arguments.seed)
+    out = Path(arguments.directory).absolute()
+    with new_folder(out, "data/feats.scp") as folder:
+        write_corpus(speech, folder, out)
+    print(
+        f"{arguments.directory}: {arguments.utterances} utterances of {arguments.speakers} "
+        f"speakers, {len(speech.pdf)} frames, {arguments.classes} classes"
+    )
+    return 0
+
+
+def write_corpus(speech: Speech, folder: Path, final: Path) -> None:
+    """Writes into `folder`; the paths inside say `final`, absolute as Kaldi's are."""
+    data, alignments = folder / "data", folder / "ali"
+    data.mkdir()
+    alignments.mkdir()
+    speakers = [f"spk{number:04d}" for number in speech.speaker]
+    names = [f"{speaker}-utt{number:06d}" for number, speaker in enumerate(speakers)]
+    _write_features(speech, names, speakers, data, final / "data")
+    (data / "utt2spk").write_text(_lines(zip(names, speakers, strict=True)))
+    of: dict[str, list[str]] = {}
+    for name, speaker in zip(names, speakers, strict=True):
+        of.setdefault(speaker, []).append(name)
+    (data / "spk2utt").write_text(_lines((speaker, " ".join(of[speaker])) for speaker in of))
+    frames = np.diff(speech.bounds).tolist()
+    (data / "utt2num_frames").write_text(_lines(zip(names, frames, strict=True)))
+    _write_alignments(speech, names, alignments)
+
+
+def _lines(pairs: Iterable[tuple[str, object]]) -> str:
+    return "".join(f"{key} {value}\n" for key, value in pairs)
+
+
+def _write_features(
+    speech: Speech, names: list[str], speakers: list[str], data: Path, final: Path
+) -> None:
+    stats = {speaker: np.zeros((2, DIMENSION + 1)) for speaker in speakers}
+    lines = []
+    with open(data / "raw_mfcc.1.ark", "w+b") as ark:
+        for number, name in enumerate(names):
+            frames = slice(speech.bounds[number], speech.bounds[number + 1])
+            offset = write_compressed(ark, name, speech.features[frames])
+            lines.append((name, f"{final / 'raw_mfcc.1.ark'}:{offset}"))
+            # Statistics of what a reader will see, rounding included.
+            ark.seek(offset)
+            _accumulate(stats[speakers[number]], read_matrix(ark))
+    (data / "feats.scp").write_text(_lines(lines))
+    lines = []
+    with open(data / "cmvn.ark", "wb") as ark:
+        for speaker, matrix in stats.items():
+            offset = write_double(ark, speaker, matrix)
+            lines.append((speaker, f"{final / 'cmvn.ark'}:{offset}"))
+    (data / "cmvn.scp").write_text(_lines(lines))
+
+
+def _accumulate(stats: NDArray[np.float64], features: NDArray) -> None:
+    features = features.astype(np.float64)
+    stats[0, :-1] += features.sum(axis=0)
+    stats[0, -1] += len(features)
+    stats[1, :-1] += (features**2).sum(axis=0)
+
+
+def _write_alignments(speech: Speech, names: list[str], folder: Path) -> None:
+    # Pdf p has transition-ids 2p+1, its self-loop, and 2p+2, which leads out of the state. Kaldi
+    # reorders: a state is entered by the latter, and stays by the former.
+    ids = (2 * speech.pdf + np.where(speech.enters, 2, 1)).astype(np.int32)
+    for job in range(_JOBS):
+        records = io.BytesIO()
+        for number in range(len(names) * job // _JOBS, len(names) * (job + 1) // _JOBS):
+            write_ids(
+                records, names[number], ids[speech.bounds[number] : speech.bounds[number + 1]]
+            )
+        # No time inside: the same seed gives the same bytes.
+        (folder / f"ali.{job + 1}.gz").write_bytes(gzip.compress(records.getvalue(), mtime=0))
+    (folder / "num_jobs").write_text(f"{_JOBS}\n")
+    (folder / "cmvn_opts").write_text("\n")
+    pdfs = np.arange(len(speech.states), dtype=np.int32)[:, None]
+    tuples = np.hstack([speech.states + np.array([1, 0], np.int32), pdfs])
+    (folder / "final.mdl").write_bytes(
+        transition_model_bytes(PHONES, STATES, tuples, stay_probability(speech.states))
+    )

@@ -1,0 +1,91 @@
+"""The sampler's laws for all sizes: disjoint, at most once, the same global batch for any n."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcddl.data.sampler import (
+    contiguous_batches,
+    epoch_permutation,
+    rank_batches,
+    rank_slice,
+    steps_per_epoch,
+)
+from hpcddl.errors import UserError
+
+ranks_of = st.integers(1, 9)
+batches_of = st.integers(1, 17)
+
+
+@given(st.integers(0, 2000), st.integers(0, 5), st.integers(0, 5))
+def test_permutation_holds_each_sample_once(samples, seed, epoch):
+    order = epoch_permutation(samples, seed, epoch)
+    assert np.array_equal(np.sort(order), np.arange(samples))
+    assert np.array_equal(order, epoch_permutation(samples, seed, epoch))
+    assert order.dtype == np.uint32
+
+
+def test_permutation_depends_on_seed_and_epoch():
+    """Three different orders: an epoch is not another seed's epoch."""
+    orders = {epoch_permutation(100, *key).tobytes() for key in ((0, 0), (0, 1), (1, 0), (1, 1))}
+    assert len(orders) == 4
+
+
+@given(ranks_of, batches_of, st.integers(0, 300), st.integers(0, 3))
+def test_an_epoch_is_disjoint_and_equal(ranks, batch, more, epoch):
+    """Every learner takes N // nB batches of B; no sample twice; fewer than nB are left out."""
+    samples = ranks * batch + more
+    order = epoch_permutation(samples, 0, epoch)
+    parts = [list(rank_batches(order, rank=j, ranks=ranks, batch=batch)) for j in range(ranks)]
+    assert {len(part) for part in parts} == {samples // (ranks * batch)}
+    assert all(len(indices) == batch for part in parts for indices in part)
+    taken = np.concatenate([indices for part in parts for indices in part])
+    assert len(np.unique(taken)) == len(taken) > samples - ranks * batch
+
+
+@given(st.integers(1, 6), st.integers(1, 6), batches_of, st.integers(0, 100))
+def test_global_batches_do_not_depend_on_the_ranks(ranks, factor, batch, more):
+    """n learners with local batch kB take at each step what kn learners with B take."""
+    samples = ranks * factor * batch + more
+    order = epoch_permutation(samples, 3, 1)
+    few, many = (ranks, factor * batch), (ranks * factor, batch)
+    steps = steps_per_epoch(samples, *few)
+    assert steps == steps_per_epoch(samples, *many)
+    for step in range(steps):
+        one, other = (
+            np.concatenate([rank_slice(order, step, j, n, b) for j in range(n)])
+            for n, b in (few, many)
+        )
+        assert np.array_equal(one, other)
+
+
+@given(ranks_of, batches_of, st.integers(0, 100), st.data())
+def test_resuming_gives_the_rest_of_the_epoch(ranks, batch, more, data):
+    """Starting at step t equals dropping the first t batches."""
+    order = epoch_permutation(ranks * batch + more, 0, 0)
+    whole = list(rank_batches(order, rank=ranks - 1, ranks=ranks, batch=batch))
+    step = data.draw(st.integers(0, len(whole)))
+    rest = list(rank_batches(order, rank=ranks - 1, ranks=ranks, batch=batch, first_step=step))
+    assert len(rest) == len(whole) - step
+    assert all(map(np.array_equal, rest, whole[step:]))
+
+
+@given(st.integers(0, 300), ranks_of, batches_of)
+def test_evaluation_takes_every_sample_once(samples, ranks, batch):
+    """Over all ranks: each sample once, in batches no larger than asked, in near-equal parts."""
+    parts = [
+        list(contiguous_batches(samples, rank=j, ranks=ranks, batch=batch)) for j in range(ranks)
+    ]
+    assert all(0 < len(indices) <= batch for part in parts for indices in part)
+    everything = [index for part in parts for indices in part for index in indices.tolist()]
+    assert everything == list(range(samples))
+    sizes = [sum(map(len, part)) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_global_batch_larger_than_the_data_is_refused():
+    """One line that names all three values, before any step."""
+    with pytest.raises(UserError, match=r"4 learners x 26 windows = 104 .* holds 103.* at most 25"):
+        steps_per_epoch(103, 4, 26)
+    assert steps_per_epoch(104, 4, 26) == 1
