@@ -1,0 +1,43 @@
+# hpcddl: every target sets .venv up first and does nothing there when it is already right.
+# Choices (kept in .venv until given anew): PYTHON=python3.12 MPI=system TORCH=cu126 NCCL=1
+# ARGS passes options on, e.g. make test ARGS="-k topology"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint types clean
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+SCRIPTS := $(wildcard jobs/*.sh jobs/*.sbatch jobs/sites/*.sh .ci/run)
+
+# Open MPI refuses to start as root unless told twice.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+
+setup: ## set up .venv: packages, MPI, Horovod; resumes, and rebuilds what no longer fits
+	@bash jobs/install.sh
+
+demo: setup ## train on the embedded data with every algorithm, and report
+	@bash jobs/demo.sh $(ARGS)
+
+test: setup ## the test suite, without what takes minutes
+	@python -m pytest $(ARGS)
+
+test-slow: setup ## the tests that take minutes
+	@python -m pytest -m slow $(ARGS)
+
+lint: setup ## ruff and shellcheck
+	@ruff check .
+	@ruff format --check .
+	@shellcheck $(SCRIPTS)
+
+types: setup ## mypy
+	@mypy
+
+clean: ## remove .venv and caches; results in runs/ stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
