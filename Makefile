@@ -21,7 +21,7 @@ help: ## this list
 setup: ## set up .venv: packages, MPI, Horovod; resumes, and rebuilds what no longer fits
 	@bash jobs/install.sh
 
-demo: setup ## train on the embedded data with every algorithm, and report
+demo: setup ## the main job on a generated corpus: pack it, train with SSGD and DPSGD, compare
 	@bash jobs/demo.sh $(ARGS)
 
 test: setup ## the test suite, without what takes minutes

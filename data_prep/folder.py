@@ -13,7 +13,7 @@ from hpcddl.files import sync_folder
 
 
 @contextmanager
-def new_folder(out: Path, marker: str, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(out: Path, marker: str, overwrite: bool) -> Iterator[Path]:
     """A hidden sibling of `out` to write into; renamed to `out` at the end, removed on any error.
 
     Raises UserError where `out` exists, unless `overwrite` and it holds the file `marker`: what is

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "CMVN, deltas, and the pdf-id of every frame as its class. Kaldi is not needed."
     )
     parser.epilog = (
-        "Example: hpcddl prep kaldi --data egs/data/train --ali egs/exp/tri1_ali --out shards "
+        "example: hpcddl prep kaldi --data egs/data/train --ali egs/exp/tri1_ali --out shards "
         "--heldout-fraction 0.1 --map /old/home/egs=$PWD/egs"
     )
     add = parser.add_argument

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "DIR/data (compressed features, CMVN statistics) and DIR/ali (alignments, model)."
     )
     parser.epilog = (
-        "Example: hpcddl prep mini-corpus corpus && "
+        "example: hpcddl prep mini-corpus corpus && "
         "hpcddl prep kaldi --data corpus/data --ali corpus/ali --out shards"
     )
     add = parser.add_argument
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--speakers", type=int, default=18, help="with equally many utterances, or nearly")
     add("--classes", type=int, default=300, help=f"pdfs, {MIN_CLASSES} to {MAX_CLASSES}")
     add("--seed", type=int, default=0, help="draws everything")
+    add("--overwrite", action="store_true", help="replace an earlier corpus at DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"--{name}: {value}, allowed: {low} .. {high}")
     speech = generate(arguments.utterances, arguments.speakers, arguments.classes, arguments.seed)
     out = Path(arguments.directory).absolute()
-    with new_folder(out, "data/feats.scp") as folder:
+    with new_folder(out, "ali/final.mdl", arguments.overwrite) as folder:
         write_corpus(speech, folder, out)
     print(
         f"{arguments.directory}: {arguments.utterances} utterances of {arguments.speakers} "

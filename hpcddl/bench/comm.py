@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Exchange the bi-LSTM's weights between pairs of ranks, and time each part."
     )
-    parser.epilog = "example: mpirun -np 2 hpcddl bench comm"
+    parser.epilog = "example: mpirun -np 2 --bind-to none hpcddl bench comm"
     parser.add_argument("--classes", type=int, default=32000, help="32,000: 164.62 MiB of weights")
     parser.add_argument("--repeats", type=int, default=15, help="rounds; medians are reported")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
@@ -32,12 +32,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the ratios on rank 0."""
     world = World.create()
     with world.failing_together():
-        if world.size % 2:
-            raise UserError(f"bench comm: needs an even number of ranks, got {world.size}")
+        world.together(lambda: _check(world, arguments))
         result = measure(world, arguments.classes, arguments.repeats)
     if world.rank == 0:
         print(json.dumps(result) if arguments.json else as_text(result))
     return 0
+
+
+def _check(world: World, arguments: argparse.Namespace) -> None:
+    if world.size % 2:
+        raise UserError(f"bench comm: needs an even number of ranks, got {world.size}")
+    for name in ("classes", "repeats"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} {getattr(arguments, name)}: must be at least 1")
 
 
 def measure(world: World, classes: int, repeats: int) -> dict[str, float]:
@@ -64,7 +71,9 @@ def measure(world: World, classes: int, repeats: int) -> dict[str, float]:
         exchange.finish()
         exchange.mix()
         parts = (exchange.transfer_seconds, exchange.copy_seconds, exchange.mix_seconds)
-        rounds.append(world.comm.allreduce(np.array([bare, copy, *parts]), MPI.MAX))
+        slowest = np.array([bare, copy, *parts])
+        world.comm.Allreduce(MPI.IN_PLACE, slowest, MPI.MAX)
+        rounds.append(slowest)
     # The first rounds touch the buffers' pages for the first time.
     bare, copy, transfer, pack, mix = (
         statistics.median(values) for values in zip(*rounds[2:], strict=True)

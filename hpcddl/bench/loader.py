@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "np.take of random rows from an array in RAM, and the loader: epoch permutation, gather "
         "from mapped shards and prefetch thread, with the page cache warm."
     )
-    parser.epilog = "Example: hpcddl bench loader --dim 260 --dtype float16 --json"
+    parser.epilog = "example: hpcddl bench loader --dim 260 --dtype float16 --json"
     add = parser.add_argument
     add("--dim", type=int, default=140, help="features per frame; 140 and 260 are the paper's")
     add("--windows", type=int, default=20000, help="windows of 21 frames in the temporary set")

@@ -61,6 +61,8 @@ def test_a_seed_gives_its_bytes(corpus_once, command, tmp_path):
     """The same everywhere but for the paths inside; another seed gives another corpus."""
     assert command("prep", "mini-corpus", tmp_path / "a", *SMALL).returncode == 0
     assert command("prep", "mini-corpus", tmp_path / "b", *SMALL, "--seed", 1).returncode == 0
+    assert command("prep", "mini-corpus", tmp_path / "a", *SMALL).returncode == 2
+    assert command("prep", "mini-corpus", tmp_path / "a", *SMALL, "--overwrite").returncode == 0
     first = contents(corpus_once)
     assert contents(tmp_path / "a") == first
     assert contents(tmp_path / "b").keys() == first.keys()

@@ -1,0 +1,113 @@
+"""The comparison table and picture, made from run directories alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpcddl.errors import UserError
+from hpcddl.report.compare import draw, table, training_seconds
+from hpcddl.report.runs import read_run
+
+
+def write_run(folder: Path, losses: list[float | None], **changes: Any) -> Path:
+    """A run directory as training leaves it, with these held-out losses."""
+    folder.mkdir()
+    config = {
+        "global_batch": 512,
+        "model": {"name": "bilstm"},
+        "strategy": {"name": "dpsgd", "topology": {"name": "ring", "neighbours": 1}},
+        "weight_noise": {"std": 0.0},
+    }
+    seconds = {"load": 1.0, "forward_backward": 8.0, "evaluate": 100.0, "checkpoint": 50.0}
+    records = [
+        {
+            "kind": "evaluation",
+            "epoch": i + 1,
+            "heldout_loss": loss,
+            "bytes_sent": (i + 1) << 20,
+            "seconds": seconds,
+        }
+        for i, loss in enumerate(losses)
+    ]
+    summary = {
+        "learners": 4,
+        "heldout_loss": losses[-1],
+        "best_heldout_loss": min(x for x in losses if x is not None),
+        "heldout_accuracy": 0.25,
+        "prior_loss": 4.5,
+        "prior_accuracy": 0.05,
+        "classes": 96,
+        "diverged": losses[-1] is None,
+        "diverged_since": {"epoch": 2} if losses[-1] is None else None,
+        "bytes_sent": 3 << 20,
+        "seconds": seconds,
+        **changes,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_the_table_says_what_the_summaries_say(tmp_path: Path) -> None:
+    good = read_run(write_run(tmp_path / "good", [3.0, 2.5]))
+    bad = read_run(write_run(tmp_path / "bad", [4.0, None]))
+    head, first, second, foot = table([good, bad]).splitlines()
+    assert head.split()[:3] == ["run", "strategy", "learners"]
+    assert first.split()[1:] == [
+        "dpsgd",
+        "ring",
+        "4",
+        "512",
+        "2.5000",
+        "2.5000",
+        "25.00",
+        "no",
+        "9.0",
+        "3.0",
+    ]
+    assert second.split()[1:] == [
+        "dpsgd",
+        "ring",
+        "4",
+        "512",
+        "-",
+        "4.0000",
+        "25.00",
+        "epoch",
+        "2",
+        "9.0",
+        "3.0",
+    ]
+    assert "loss 4.5000, accuracy 5.00 % of 96 classes" in foot
+
+
+def test_training_time_leaves_out_what_is_not_training(tmp_path: Path) -> None:
+    """Evaluation and checkpoints cost every algorithm the same; they are not its time."""
+    assert training_seconds(read_run(write_run(tmp_path / "r", [3.0])).summary) == 9.0
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_draws_a_picture_even_of_a_diverged_run(suffix: str, tmp_path: Path) -> None:
+    runs = [
+        read_run(write_run(tmp_path / "good", [3.0, 2.5])),
+        read_run(write_run(tmp_path / "bad", [4.0, None])),
+    ]
+    path = tmp_path / f"picture.{suffix}"
+    draw(runs, path)
+    begin = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
+    assert path.read_bytes().startswith(begin)
+
+
+def test_refuses_what_is_not_a_finished_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [3.0])
+    with pytest.raises(UserError, match="must end in one of"):
+        draw([read_run(run)], tmp_path / "picture.doc")
+    (run / "summary.json").unlink()
+    with pytest.raises(UserError, match="not finished"):
+        read_run(run)
+    with pytest.raises(UserError, match="not a run directory"):
+        read_run(tmp_path)
