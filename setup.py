@@ -12,9 +12,7 @@ REQUIRES = [
     "horovod>=0.28.1",
     "mpi4py>=4.0",
     "numpy>=2.0",
-    "scipy>=1.13",
     "h5py>=3.11",
-    "kaldiio>=2.18",
     "pydantic>=2.7",
     "PyYAML>=6.0",
     "tqdm>=4.66",
@@ -27,6 +25,7 @@ EXTRAS = {
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
         "kaldi_native_io>=1.22",
+        "kaldiio>=2.18",
         "packaging>=23.0",
     ],
     "dev": [
