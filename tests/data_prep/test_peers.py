@@ -11,12 +11,14 @@ from data_prep.kaldi_scp import MatrixReader, PathMap, read_scp
 
 
 def test_features_statistics_and_alignments_agree(corpus_once: Path) -> None:
-    """Compressed features to a step of their table, statistics and transition-ids exactly."""
-    for name, tolerance in (("feats", 1e-5), ("cmvn", 0)):
+    """Compressed features to float32 rounding (Kaldi's own rounding is ours), statistics and transition-ids exactly."""
+    for name, tolerance in (("feats", 1e-6), ("cmvn", 0)):
         reader = MatrixReader(PathMap())
         for entry in read_scp(corpus_once / "data" / f"{name}.scp", PathMap()).values():
             theirs = kaldiio.load_mat(f"{entry.path}:{entry.offset}")
-            np.testing.assert_allclose(reader.read(entry), theirs, rtol=0, atol=tolerance)
+            np.testing.assert_allclose(
+                reader.read(entry), theirs, rtol=tolerance, atol=10 * tolerance
+            )
         reader.close()
     packed = corpus_once / "ali" / "ali.1.gz"
     with gzip.open(packed) as file:
