@@ -85,26 +85,25 @@ def measure(
 ) -> dict[str, str | int | float]:
     """The best of some epochs each, as rates and ratios.
 
-    All three bring the same batches of float32: np.take and the loader random rows in the order of
-    an epoch's permutation, memcpy consecutive ones. np.take and memcpy write to buffers like those
-    of the loader's ring, as many; ordinary arrays would make them slower by up to a third, and the
-    loader's ratios better. Only the loader brings labels, too.
+    All bring the same batches of float32: np.take and the loader random rows in the order of an
+    epoch's permutation, memcpy consecutive ones. np.take and memcpy write to buffers like those of
+    the loader's ring, on huge pages and as many. Only the loader brings labels, too.
     """
     ram = _write(folder, dimension, windows, dtype)
     shards = open_split(folder, "train")
     prefetcher = Prefetcher(shards, "cpu", depth)
     outs = [shards.buffers(batch)[0].numpy() for _ in range(depth + 1)]
-    # A source of its own: np.take would find in the cache what memcpy has just read.
+    # Two sources: np.take must not find in the cache what memcpy has just read.
     other = ram.copy()
     steps = windows // batch
 
     def memcpy(epoch: int) -> None:
         for step in range(steps):
-            np.copyto(outs[step % len(outs)], other[step * batch : (step + 1) * batch])
+            np.copyto(outs[step % len(outs)], ram[step * batch : (step + 1) * batch])
 
     def take(epoch: int) -> None:
         for step, rows in enumerate(_epoch(windows, batch, epoch)):
-            np.take(ram, rows, axis=0, out=outs[step % len(outs)], mode="clip")
+            np.take(other, rows, axis=0, out=outs[step % len(outs)], mode="clip")
 
     def loader(epoch: int) -> None:
         count = sum(1 for _ in prefetcher.batches(_epoch(windows, batch, epoch)))

@@ -11,7 +11,7 @@ from data_prep.kaldi_scp import MatrixReader, PathMap, read_scp
 
 
 def test_features_statistics_and_alignments_agree(corpus_once: Path) -> None:
-    """Compressed features to float32 rounding (Kaldi's own rounding is ours), statistics and transition-ids exactly."""
+    """Features to float32 rounding (ours is Kaldi's), statistics and transition-ids exactly."""
     for name, tolerance in (("feats", 1e-6), ("cmvn", 0)):
         reader = MatrixReader(PathMap())
         for entry in read_scp(corpus_once / "data" / f"{name}.scp", PathMap()).values():
