@@ -9,6 +9,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(f"one core's memcpy     {result['memcpy_gib_per_second']:8.1f} GiB/s")
     print(f"np.take from RAM      {ratio['take/memcpy']:8.2f} of memcpy")
-    print(f"loader                {ratio['loader/memcpy']:8.2f} of memcpy")
-    print(f"loader                {ratio['loader/take']:8.2f} of np.take from RAM")
-    print(f"loader                {result['loader_windows_per_second']:8.0f} windows/s")
+    for name, label in (("one_core", "loader on one core"), ("loader", "loader with its thread")):
+        print(
+            f"{label:<22}{ratio[f'{name}/take']:8.2f} of np.take from RAM, "
+            f"{ratio[f'{name}/memcpy']:.2f} of memcpy, "
+            f"{result[f'{name}_windows_per_second']:,.0f} windows/s"
+        )
     return 0
 
 
@@ -87,11 +91,11 @@ def measure(
 
     All bring the same batches of float32: np.take and the loader random rows in the order of an
     epoch's permutation, memcpy consecutive ones. np.take and memcpy write to buffers like those of
-    the loader's ring, on huge pages and as many. Only the loader brings labels, too.
+    the loader's ring, on huge pages and as many. Only the loader brings labels, too. On one core
+    (`one_core`) it has no thread; with it, and nothing else to do for the consumer, it has two.
     """
     ram = _write(folder, dimension, windows, dtype)
     shards = open_split(folder, "train")
-    prefetcher = Prefetcher(shards, "cpu", depth)
     outs = [shards.buffers(batch)[0].numpy() for _ in range(depth + 1)]
     # Two sources: np.take must not find in the cache what memcpy has just read.
     other = ram.copy()
@@ -105,11 +109,15 @@ def measure(
         for step, rows in enumerate(_epoch(windows, batch, epoch)):
             np.take(other, rows, axis=0, out=outs[step % len(outs)], mode="clip")
 
-    def loader(epoch: int) -> None:
+    def load(prefetcher: Prefetcher, epoch: int) -> None:
         count = sum(1 for _ in prefetcher.batches(_epoch(windows, batch, epoch)))
         assert count == steps
 
-    seconds = _interleaved({"memcpy": memcpy, "take": take, "loader": loader}, repeats)
+    loaders = {
+        "one_core": partial(load, Prefetcher(shards, "cpu", 0)),
+        "loader": partial(load, Prefetcher(shards, "cpu", depth)),
+    }
+    seconds = _interleaved({"memcpy": memcpy, "take": take, **loaders}, repeats)
     size = steps * batch * _FRAMES * dimension * 4
     return {
         "dimension": dimension,
@@ -121,10 +129,10 @@ def measure(
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
         "machine": platform.node(),
         "memcpy_gib_per_second": size / seconds["memcpy"] / 2**30,
-        "loader_windows_per_second": steps * batch / seconds["loader"],
         "take/memcpy": seconds["memcpy"] / seconds["take"],
-        "loader/memcpy": seconds["memcpy"] / seconds["loader"],
-        "loader/take": seconds["take"] / seconds["loader"],
+        **{f"{name}_windows_per_second": steps * batch / seconds[name] for name in loaders},
+        **{f"{name}/memcpy": seconds["memcpy"] / seconds[name] for name in loaders},
+        **{f"{name}/take": seconds["take"] / seconds[name] for name in loaders},
     }
 
 

@@ -27,9 +27,9 @@ class Dataset(Protocol):
         ...
 
 
-def shards(*, path: str) -> tuple[Shards, Shards]:
+def shard_set(*, path: str) -> tuple[Shards, Shards]:
     """The training and held-out splits of the shard set in the folder `path`."""
     return open_split(path, "train"), open_split(path, "heldout")
 
 
-DATASETS = {"shards": shards}
+DATASETS = {"shards": shard_set}

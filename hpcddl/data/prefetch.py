@@ -1,12 +1,14 @@
 """One thread that gathers the next batches while the current one is used.
 
-Worker processes would cost four to five times the CPU and were slower than no prefetching at all.
+A consumer that finds its batch unfinished gathers the next one instead of sleeping: a starved
+loader then has two cores, and no wake-up to pay for. Worker processes would cost four to five times
+the CPU and were slower than no prefetching at all.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -51,10 +53,10 @@ class Prefetcher:
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """(features, labels) for each array of indices, in their order.
 
-        The iterable is consumed in the thread, so an expensive one is overlapped too. To resume in
-        the middle of an epoch, give the remaining arrays. An exception in the thread is raised
-        here, with its traceback, in the place of the batch that failed. Closing the iterator, or
-        dropping it, joins the thread.
+        The iterable is consumed as slots become free, mostly in the thread. To resume in the middle
+        of an epoch, give the remaining arrays. An exception met while gathering is raised here,
+        with its traceback, in the place of the batch that failed. Closing the iterator, or dropping
+        it, joins the thread.
 
         Raises RuntimeError while another iterator of this object is in use: they share the buffers.
         """
@@ -80,62 +82,108 @@ class Prefetcher:
                 slot.take_back()
 
     def _threaded(self, index_arrays: Iterable[NDArray]) -> Iterator[tuple[Tensor, Tensor]]:
-        free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
-        ready: queue.SimpleQueue[_Slot | _Failure | None] = queue.SimpleQueue()
-        stop = threading.Event()
-        for slot in self._slots:
-            free.put(slot)
-        thread = threading.Thread(
-            target=_work, args=(index_arrays, free, ready, stop), name="prefetch", daemon=True
-        )
+        ring = _Ring(self._slots, index_arrays)
+        thread = threading.Thread(target=ring.work, name="prefetch", daemon=True)
         thread.start()
         try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, _Failure):
-                    raise item.error
+            number = 0
+            while (slot := ring.next(number)) is not None:
                 try:
-                    yield item.hand_out()
+                    yield slot.hand_out()
                 finally:
-                    item.take_back()
-                free.put(item)
+                    slot.take_back()
+                ring.release(slot)
+                number += 1
         finally:
-            stop.set()
-            free.put(None)
+            ring.stop()
             thread.join()
 
 
 @dataclass(frozen=True)
-class _Failure:
-    error: BaseException
+class _Job:
+    number: int
+    slot: _Slot
+    indices: NDArray
 
 
-def _work(
-    index_arrays: Iterable[NDArray],
-    free: queue.SimpleQueue[_Slot | None],
-    ready: queue.SimpleQueue[_Slot | _Failure | None],
-    stop: threading.Event,
-) -> None:
-    filled: list[_Slot] = []
-    last: _Failure | None = None
-    try:
-        for indices in index_arrays:
-            slot = free.get()
-            if slot is None or stop.is_set():
+class _Ring:
+    """Batches by number: claimed in order by whoever is free, finished in any, used in order."""
+
+    def __init__(self, slots: list[_Slot], index_arrays: Iterable[NDArray]) -> None:
+        self._arrays = iter(index_arrays)
+        self._free = deque(slots)
+        self._claimed = 0  # batches claimed so far, so also the next one's number
+        self._done: dict[int, _Slot | BaseException] = {}
+        self._over = False  # nothing more will be claimed
+        self._changed = threading.Condition()
+
+    def work(self) -> None:
+        """The thread: gathers whatever there is a free slot for, until all is claimed."""
+        while True:
+            with self._changed:
+                while (job := self._claim()) is None and not self._over:
+                    self._changed.wait()
+            if job is None:
                 return
-            slot.fill(indices)
-            filled.append(slot)
-            # Waking a consumer that waits costs up to a tenth of gathering a batch: two at a time,
-            # where there is another buffer to fill.
-            if len(filled) == 2 or free.empty():
-                for slot in filled:
-                    ready.put(slot)
-                filled.clear()
-    except BaseException as error:
-        # Also what is no Exception: a consumer that waits for a dead thread would wait for ever.
-        last = _Failure(error)
-    for slot in filled:
-        ready.put(slot)
-    ready.put(last)
+            self._gather(job)
+
+    def next(self, number: int) -> _Slot | None:
+        """The consumer: batch `number`, or None after the last; raises what gathering it raised."""
+        while True:
+            with self._changed:
+                job = None
+                while not self._settled(number) and (job := self._claim()) is None:
+                    if not self._settled(number):
+                        self._changed.wait()
+                if job is None:
+                    item = self._done.pop(number, None)
+                    if isinstance(item, BaseException):
+                        raise item
+                    return item
+            self._gather(job)
+
+    def release(self, slot: _Slot) -> None:
+        """The consumer is done with a batch: its slot may be filled again."""
+        with self._changed:
+            self._free.append(slot)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Lets the thread end after the batch it is at."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+
+    def _settled(self, number: int) -> bool:
+        return number in self._done or (self._over and number >= self._claimed)
+
+    def _claim(self) -> _Job | None:
+        """The next batch and a slot for it, or None; under the lock."""
+        if self._over or not self._free:
+            return None
+        try:
+            indices = next(self._arrays)
+        except StopIteration:
+            self._over = True
+            return None
+        except BaseException as error:
+            self._over = True
+            self._done[self._claimed] = error
+            return None
+        self._claimed += 1
+        return _Job(self._claimed - 1, self._free.popleft(), indices)
+
+    def _gather(self, job: _Job) -> None:
+        item: _Slot | BaseException = job.slot
+        try:
+            job.slot.fill(job.indices)
+        except BaseException as error:
+            # Also what is no Exception: a consumer that waits for a dead thread waits for ever.
+            item = error
+        with self._changed:
+            self._over |= item is not job.slot
+            self._done[job.number] = item
+            self._changed.notify()
 
 
 class _Slot:

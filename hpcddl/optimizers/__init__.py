@@ -25,7 +25,8 @@ def sgd(
     if nesterov and not momentum:
         raise UserError("optimizer.nesterov=true: needs optimizer.momentum above 0")
     groups = parameter_groups(model, weight_decay)
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov)
+    # Fused: one pass over weights, gradients and momentum instead of four.
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
 OPTIMIZERS = {"sgd": sgd}
