@@ -211,15 +211,20 @@ class Display:
     def __init__(self, steps_per_epoch: int, epochs: int) -> None:
         self._steps_per_epoch, self._epochs = steps_per_epoch, epochs
         self._last_line = time.monotonic()
-        self._bar = tqdm(total=steps_per_epoch * epochs, unit="step") if _terminal() else None
+        self._watched = _terminal()
+        self._bar: tqdm | None = None  # made at the first step, which may be a resumed run's
 
     def step(self, epoch: int, step: int, loss: float, rate: float) -> None:
         """Shows the progress after `step` steps of `epoch`."""
         text = f"loss {loss:.4f}, rate {rate:.4g}"
-        if self._bar is not None:
+        done = epoch * self._steps_per_epoch + step
+        if self._watched:
+            if self._bar is None:
+                total = self._steps_per_epoch * self._epochs
+                self._bar = tqdm(total=total, initial=done, unit="step")
             self._bar.set_description(f"epoch {epoch + 1}/{self._epochs}", refresh=False)
             self._bar.set_postfix_str(text, refresh=False)
-            self._bar.n = epoch * self._steps_per_epoch + step
+            self._bar.n = done
             self._bar.refresh()
         elif time.monotonic() - self._last_line > PLAIN_LINE_SECONDS:
             where = f"epoch {epoch + 1}/{self._epochs}, step {step}/{self._steps_per_epoch}"
@@ -240,7 +245,16 @@ class Display:
 
 
 def _terminal() -> bool:
-    return sys.stderr.isatty()
+    """Whether somebody watches standard error.
+
+    mpirun gives its ranks pipes and forwards them to its own standard error, so under a launcher
+    the parent's counts.
+    """
+    if sys.stderr.isatty():
+        return True
+    launched = "PMIX_RANK" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ
+    shown = os.path.realpath(f"/proc/{os.getppid()}/fd/2")
+    return launched and shown.startswith(("/dev/pts/", "/dev/tty"))
 
 
 def _finite(value: float) -> float | None:

@@ -1,19 +1,11 @@
 """Means over all learners of a communicator, in place."""
 
-from typing import Protocol
-
 from mpi4py import MPI
 from torch import Tensor
 
 
-class Average(Protocol):
-    """vector (d,) <- its mean over the learners, in place, the same on every learner."""
-
-    def __call__(self, vector: Tensor) -> None: ...
-
-
 class Mean:
-    """The exact mean, by one MPI allreduce (through host memory for a GPU vector)."""
+    """vector (d,) <- its mean over the learners, by one MPI allreduce; the same on all of them."""
 
     def __init__(self, comm: MPI.Intracomm) -> None:
         self.comm = comm

@@ -29,8 +29,8 @@ def steps_per_epoch(samples: int, ranks: int, batch: int) -> int:
     """
     if ranks * batch > samples:
         raise UserError(
-            f"batch: {ranks} learners x {batch} windows = {ranks * batch} per step, "
-            f"but the training split holds {samples}; allowed: at most {samples // ranks}"
+            f"global_batch={ranks * batch}: {ranks} learners take {batch} windows each per step, "
+            f"but the training split holds {samples}; allowed: at most {samples // ranks * ranks}"
         )
     return samples // (ranks * batch)
 
