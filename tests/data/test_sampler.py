@@ -86,6 +86,7 @@ def test_evaluation_takes_every_sample_once(samples, ranks, batch):
 
 def test_a_global_batch_larger_than_the_data_is_refused():
     """One line that names all three values, before any step."""
-    with pytest.raises(UserError, match=r"4 learners x 26 windows = 104 .* holds 103.* at most 25"):
+    wanted = r"global_batch=104: 4 learners take 26 .* holds 103; .* at most 100"
+    with pytest.raises(UserError, match=wanted):
         steps_per_epoch(103, 4, 26)
     assert steps_per_epoch(104, 4, 26) == 1
