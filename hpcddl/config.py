@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from hpcddl.data import DATASETS
 from hpcddl.errors import UserError
+from hpcddl.files import write_whole
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.options import Choice, From, Strict
@@ -78,7 +79,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the config as a recipe that runs again as it is."""
-    path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+    write_whole(path, yaml.safe_dump(config.plain(), sort_keys=False).encode())
 
 
 def _apply(values: dict[str, Any], override: str) -> dict[str, Any]:

@@ -68,9 +68,8 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
         strategy.load_state_dict(state["strategy"])
         _set_random_state(state["random"])
         start = resumed.position
+    world.together(lambda: _make_folder(folder, config, world))
     if world.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / "config.yaml")
         _announce(config, strategy, folder, start)
     metrics = Metrics(
         folder,
@@ -169,6 +168,16 @@ def _resumed(folder: Path, config: Config, world: World, resume: bool) -> Checkp
     if found.position.epoch >= config.epochs:
         raise UserError(f"--resume: {folder} has finished its {config.epochs} epochs; raise epochs")
     return found
+
+
+def _make_folder(folder: Path, config: Config, world: World) -> None:
+    if world.rank:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / "config.yaml")
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None
 
 
 def _local_batch(config: Config, world: World, samples: int) -> int:

@@ -279,6 +279,7 @@ def test_a_run_is_never_overwritten(shards: Path, tmp_path: Path, command: Launc
     refused(command("train", recipe, "seed=6", "--out", run, "--resume"), "seed was 5", "6 now")
     refused(command("train", recipe, "--out", run, "--resume"), "finished its 3 epochs")
     refused(command("train", recipe, "--out", tmp_path), "not empty and not a run")
+    refused(command("train", recipe, "--out", recipe / "run"), "cannot be written", "directory")
     assert (run / "summary.json").read_bytes() == before
 
 
