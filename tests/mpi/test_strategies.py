@@ -220,6 +220,19 @@ def test_consensus_is_the_mean_and_leaves_no_trace(
     np.testing.assert_array_equal(all_weights(strategy), before)
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_consensus_averages_batch_norm_statistics(name: str, world: World) -> None:
+    """Inside, the statistics are the learners' mean; outside, each learner's own again."""
+    model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4)).double()
+    strategy = STRATEGIES[name](model, sgd(model), world, SEED)
+    model(torch.from_numpy(samples(8, seed=world.rank)[0]))
+    own = model[1].running_mean.clone()
+    mean = np.mean(world.comm.allgather(own.numpy()), axis=0)
+    with strategy.consensus():
+        np.testing.assert_allclose(model[1].running_mean, mean, rtol=1e-14)
+    assert torch.equal(model[1].running_mean, own)
+
+
 def test_bytes_sent_are_those_handed_to_mpi(world: World, tmp_path: Path) -> None:
     """A learner sends d * 8 bytes to each learner whose row of A names it."""
     ring = build({"name": "dpsgd", "topology": {"name": "ring"}}, world, {}, tmp_path)
