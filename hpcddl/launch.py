@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
-    folder = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    folder = arguments.out or default_folder(arguments.recipe)
     config = world.together(lambda: load_config(arguments.recipe, arguments.overrides))
     resumed = world.together(lambda: _resumed(folder, config, world, arguments.resume))
     train_set, heldout = world.together(lambda: config.data.build(DATASETS))
@@ -114,6 +114,11 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
             began=began,
         )
     return 0
+
+
+def default_folder(recipe: str) -> Path:
+    """runs/NAME of a packaged recipe (whose name has dots in it) or of a YAML file."""
+    return Path("runs") / Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
 
 
 def _learner(

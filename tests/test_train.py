@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpcddl.launch import default_folder
 from tests.conftest import ROOT, Launch, environment, mpirun_command
 from tests.synthetic import CLASSES, write_recipe, write_shards
 
@@ -270,6 +271,12 @@ def test_worlds_of_one_are_refused(shards: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "2 ranks were started but MPI joined 1" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_sibling_recipes_do_not_share_a_folder() -> None:
+    """A packaged recipe's name has a dot in it, which is no suffix."""
+    assert default_folder("mini.ssgd") == Path("runs/mini.ssgd")
+    assert default_folder("some/where/mine.yaml") == Path("runs/mine")
 
 
 def test_a_run_is_never_overwritten(shards: Path, tmp_path: Path, command: Launch) -> None:
