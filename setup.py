@@ -1,4 +1,4 @@
-"""Packaging; requirements.txt has exact versions, tests/test_install.py keeps the two in step."""
+"""Packaging; requirements.txt has exact versions, tests/test_versions.py keeps the two in step."""
 
 import re
 from pathlib import Path

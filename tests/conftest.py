@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,25 +33,26 @@ def environment() -> dict[str, str]:
     }
 
 
+def run_python(
+    *words: object, ranks: int | None = None, timeout: float = 120, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """This Python with `words`, on `ranks` ranks (None: without a launcher), and its output."""
+    launcher = mpirun_command(ranks) if ranks else []
+    return subprocess.run(
+        [*launcher, sys.executable, *map(str, words)],
+        env={**environment(), **changes},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="session")
 def hpcddl() -> Launch:
-    """Runs the command on `ranks` ranks (None: without a launcher) and returns its output."""
-
-    def launch(
-        *words: object, ranks: int | None = None, timeout: float = 120, **changes: str
-    ) -> subprocess.CompletedProcess[str]:
-        launcher = mpirun_command(ranks) if ranks else []
-        return subprocess.run(
-            [*launcher, sys.executable, "-m", "hpcddl.cli", *map(str, words)],
-            env={**environment(), **changes},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    return launch
+    """Runs the command on ranks (see run_python) and returns its output."""
+    return partial(run_python, "-m", "hpcddl.cli")
 
 
 @pytest.fixture

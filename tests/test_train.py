@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hpcddl.launch import default_folder
-from tests.conftest import ROOT, Launch, environment, mpirun_command
+from tests.conftest import ROOT, Launch, environment, mpirun_command, run_python
 from tests.synthetic import CLASSES, write_recipe, write_shards
 
 
@@ -83,32 +83,17 @@ def test_global_batches_do_not_depend_on_the_ranks(
 
 @pytest.mark.parametrize(("strategy", "every_steps"), [("ssgd", 0), ("dpsgd", 3)])
 def test_killed_and_resumed_is_bit_for_bit_the_same(
-    strategy: str, every_steps: int, shards: Path, tmp_path: Path
+    strategy: str, every_steps: int, shards: Path, tmp_path: Path, hpcddl: Launch
 ) -> None:
     """kill -9 of one rank ends the job; --resume ends with the weights of a run left alone."""
     more = f"checkpoint: {{every_steps: {every_steps}}}\nlog_every: 2"
     recipe = write_recipe(tmp_path / "r.yaml", shards, strategy, more)
-    words = [sys.executable, "-m", "hpcddl.cli", "train", str(recipe), "epochs=20"]
-    words += ["model.dropout=0.3"]  # random numbers of each learner's own
-
-    def command(run: str) -> list[str]:
-        return [*mpirun_command(4), *words, "--out", str(tmp_path / run), "--resume"]
-
-    def finish(run: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(run),
-            env=environment(),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    whole = finish("whole")
+    # Dropout draws random numbers of each learner's own.
+    words = ["train", str(recipe), "epochs=20", "model.dropout=0.3", "--resume", "--out"]
+    whole = hpcddl(*words, tmp_path / "whole", ranks=4)
     assert whole.returncode == 0, whole.stderr
     killed = subprocess.Popen(
-        command("killed"),
+        [*mpirun_command(4), sys.executable, "-m", "hpcddl.cli", *words, tmp_path / "killed"],
         env=environment(),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -119,7 +104,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(
     os.kill(rank_process(str(run)), signal.SIGKILL)
     assert killed.wait(timeout=10) != 0
     assert not (run / "summary.json").exists()
-    resumed = finish("killed")
+    resumed = hpcddl(*words, run, ranks=4)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after" in resumed.stdout
     assert summary(run)["weights_sha256"] == summary(tmp_path / "whole")["weights_sha256"]
@@ -165,15 +150,7 @@ def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> 
         "from hpcddl.cli import main\n"
         "sys.exit(main())\n"
     )
-    done = subprocess.run(
-        [*mpirun_command(3), sys.executable, "-c", code, "train", recipe, "--out", tmp_path / "r"],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_python("-c", code, "train", recipe, "--out", tmp_path / "r", ranks=3)
     ended = time.time()
     assert done.returncode == 1
     assert "rank 1 failed" in done.stderr
@@ -252,22 +229,17 @@ def test_a_damaged_shard_is_refused(tmp_path: Path, command: Launch) -> None:
     assert not (tmp_path / "run").exists()
 
 
+# Without these a rank does not find the launcher that started it.
+PMIX = ("PMIX_NAMESPACE", "PMIX_RANK", "PMIX_SERVER_URI41", "PMIX_SERVER_URI4")
+
+
 def test_worlds_of_one_are_refused(shards: Path, tmp_path: Path) -> None:
     """A launcher whose ranks do not find each other starts N worlds of one: a real such launch."""
     recipe = write_recipe(tmp_path / "r.yaml", shards, "ssgd")
-    command = [*mpirun_command(2), "env"]
-    for name in ("PMIX_NAMESPACE", "PMIX_RANK", "PMIX_SERVER_URI41", "PMIX_SERVER_URI4"):
-        command += ["-u", name]
-    command += [sys.executable, "-m", "hpcddl.cli", "train", recipe, "--out", tmp_path / "run"]
-    done = subprocess.run(
-        command,
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    alone = "".join(f"os.environ.pop({name!r}, None); " for name in PMIX)
+    code = f"import os, sys; {alone}os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    words = ("-m", "hpcddl.cli", "train", recipe, "--out", tmp_path / "run")
+    done = run_python("-c", code, *words, ranks=2)
     assert done.returncode == 2
     assert "2 ranks were started but MPI joined 1" in done.stderr
     assert not (tmp_path / "run").exists()
