@@ -2,31 +2,38 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 CHANCE = 0.98  # of ln C: what paper A's table 4 shows as 10.37 = ln 32000
 
 
-def at_chance(loss: float | None, accuracy: float, classes: int) -> bool:
-    """Whether a held-out loss (nats; None is not finite) or accuracy is that of guessing."""
-    return loss is None or loss >= CHANCE * math.log(classes) or accuracy <= 1.02 / classes
+class Heldout(NamedTuple):
+    """The consensus after `epoch` epochs: loss in nats (None: not finite), accuracy 0 .. 1."""
+
+    epoch: int
+    loss: float | None
+    accuracy: float
 
 
-def settled_at_chance(
-    evaluations: Sequence[tuple[float | None, float]], classes: int
-) -> dict[str, Any] | None:
-    """The epoch since which every evaluation (loss, accuracy) is at chance, if the last one is."""
-    stuck = 0
-    for loss, accuracy in reversed(evaluations):
-        if not at_chance(loss, accuracy, classes):
+def at_chance(result: Heldout, classes: int) -> bool:
+    """Whether a held-out loss or accuracy is that of guessing."""
+    if result.loss is None or result.loss >= CHANCE * math.log(classes):
+        return True
+    return result.accuracy <= 1.02 / classes
+
+
+def settled_at_chance(results: Sequence[Heldout], classes: int) -> dict[str, Any] | None:
+    """The first epoch of the last unbroken stretch at chance, if the run ended in one."""
+    first = None
+    for result in reversed(results):
+        if not at_chance(result, classes):
             break
-        stuck += 1
-    if not stuck:
+        first = result
+    if first is None:
         return None
-    first = evaluations[-stuck][0]
-    shown = "not finite" if first is None else f"{first:.4f}"
+    shown = "not finite" if first.loss is None else f"{first.loss:.4f}"
     return {
-        "epoch": len(evaluations) - stuck + 1,
-        "reason": f"held-out loss {shown} since then at chance (ln {classes} = "
+        "epoch": first.epoch,
+        "reason": f"held-out loss {shown}, at chance from there on (ln {classes} = "
         f"{math.log(classes):.4f})",
     }

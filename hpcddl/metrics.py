@@ -12,6 +12,7 @@ import torch
 from mpi4py import MPI
 
 from hpcddl.display import Board, Display
+from hpcddl.divergence import Heldout
 from hpcddl.evaluate import Evaluation
 from hpcddl.strategies.base import Traffic
 from hpcddl.world import World
@@ -35,7 +36,7 @@ class Metrics:
     """Collective: every rank calls the same methods; only rank 0 writes.
 
     `diverged_since` is set, on all ranks alike, by the first step whose loss, meaned over the
-    learners, is NaN or infinite.
+    learners, is NaN or infinite; its epoch is the one that was under way, counted from 1.
     """
 
     def __init__(
@@ -56,8 +57,7 @@ class Metrics:
         self.watch.seconds = dict(before["seconds"])
         self.traffic = traffic
         traffic.seconds = self.watch.seconds.pop("communicate", 0.0)
-        # (loss, accuracy) after each epoch; a loss that is not finite is None
-        self.heldout: list[tuple[float | None, float]] = [tuple(e) for e in before["heldout"]]
+        self.heldout = [Heldout(*values) for values in before["heldout"]]
         self.diverged_since: dict[str, Any] | None = None
         self._bytes_before = before["bytes_sent"]
         self._every, self._steps_per_epoch, self._epochs = every, steps_per_epoch, epochs
@@ -83,7 +83,7 @@ class Metrics:
 
     def evaluation(self, epoch: int, result: Evaluation) -> None:
         """Reports the consensus after `epoch` epochs."""
-        self.heldout.append((_finite(result.loss), result.accuracy))
+        self.heldout.append(Heldout(epoch, _finite(result.loss), result.accuracy))
         if self.diverged_since is None and not math.isfinite(result.loss):
             self.diverged_since = {"epoch": epoch, "reason": f"held-out loss {result.loss}"}
         self._write(
@@ -149,7 +149,7 @@ class Metrics:
         bad = np.flatnonzero(~np.isfinite(losses))
         if len(bad) and self.diverged_since is None:
             self.diverged_since = {
-                "epoch": epoch,
+                "epoch": epoch + 1,
                 "step": epoch * self._steps_per_epoch + first + int(bad[0]) + 1,
                 "reason": f"training loss {losses[bad[0]]}",
             }

@@ -42,19 +42,19 @@ def write_summary(
     if world.rank != 0:
         return
     since = metrics.diverged_since or settled_at_chance(metrics.heldout, classes)
-    loss, accuracy = metrics.heldout[-1]
-    finite = [value for value, _ in metrics.heldout if value is not None]
+    last = metrics.heldout[-1]
+    finite = [entry.loss for entry in metrics.heldout if entry.loss is not None]
     summary = {
         "diverged": since is not None,
         "diverged_since": since,
-        "heldout_loss": loss,
-        "heldout_accuracy": accuracy,
+        "heldout_loss": last.loss,
+        "heldout_accuracy": last.accuracy,
         "best_heldout_loss": min(finite, default=None),
         "prior_loss": result.prior_loss,
         "prior_accuracy": result.prior_accuracy,
         "heldout_predictions": result.predictions,
         "classes": classes,
-        "evaluations": len(metrics.heldout),
+        "epoch": last.epoch,
         "updates": strategy.step,
         "samples": strategy.step * global_batch,
         "learners": world.size,

@@ -138,6 +138,6 @@ def promised_size(environment: Mapping[str, str]) -> int | None:
     for variable in ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE"):
         if variable in environment:
             return int(environment[variable])
-    if "SLURM_STEP_ID" in environment and "PRTE_LAUNCHED" not in environment:
+    if "SLURM_STEP_ID" in environment:
         return int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     return None

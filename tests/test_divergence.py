@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hpcddl.divergence import at_chance, settled_at_chance
+from hpcddl.divergence import Heldout, at_chance, settled_at_chance
 
 LN = math.log(100)
 
@@ -21,12 +21,13 @@ LN = math.log(100)
     ],
 )
 def test_at_chance(loss: float | None, accuracy: float, expected: bool) -> None:
-    assert at_chance(loss, accuracy, 100) is expected
+    assert at_chance(Heldout(1, loss, accuracy), 100) is expected
 
 
 def test_since_the_first_epoch_of_the_last_stretch() -> None:
-    history = [(LN, 0.01), (2.0, 0.3), (LN, 0.01), (None, 0.0), (LN, 0.01)]
+    losses = [(LN, 0.01), (2.0, 0.3), (LN, 0.01), (None, 0.0), (LN, 0.01)]
+    history = [Heldout(150 + i, *pair) for i, pair in enumerate(losses)]
     since = settled_at_chance(history, 100)
     assert since is not None
-    assert since["epoch"] == 3
+    assert since["epoch"] == 152
     assert settled_at_chance(history[:2], 100) is None
