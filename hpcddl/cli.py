@@ -27,15 +27,20 @@ def main(words: Sequence[str] | None = None) -> int:
     name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in COMMANDS), None)
     if name is None:
         return _help(words)
-    module = importlib.import_module(COMMANDS[name][0])
-    parser = _Parser(prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    module.add_arguments(parser)
     try:
+        module = importlib.import_module(COMMANDS[name][0])
+        parser = _Parser(
+            prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.add_arguments(parser)
         status: int = module.run(parser.parse_args(words[len(name.split()) :]))
     except UserError as error:
         if _rank(error) == 0:
             print(f"hpcddl: error: {error}", file=sys.stderr, flush=True)
         return 2
+    except Exception:
+        _abort_at_exit()
+        raise
     return status
 
 
@@ -56,6 +61,17 @@ def _help(words: Sequence[str]) -> int:
         text = f"hpcddl: error: command {unknown!r}: must be one of {', '.join(COMMANDS)}"
     print(text, file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
+
+
+def _abort_at_exit() -> None:
+    """A rank that fails outside a World (an import that breaks on one node) must end the job too.
+
+    Left to itself it would wait in MPI_Finalize for ranks that wait for it.
+    """
+    if "mpi4py.MPI" in sys.modules and {"PMIX_RANK", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
+        from mpi4py.run import set_abort_status
+
+        set_abort_status(1)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl train`."""
     parser.description = "Train on all ranks that the launcher started."
     parser.epilog = (
-        "example: mpirun -np 4 hpcddl train mini.dpsgd data.path=runs/mini epochs=5 --out runs/a"
+        "example: mpirun -np 4 hpcddl train swb300.dpsgd data.path=shards/swb300 --out runs/a"
     )
     parser.add_argument("recipe", help="a packaged recipe (see `hpcddl recipes`) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys")

@@ -86,16 +86,22 @@ def test_random_pair_is_a_perfect_matching_that_changes(n: int) -> None:
 
 
 def test_spectral_gaps_of_theory() -> None:
-    """Ring: eigenvalues (1 + 2 cos(2 pi i / n)) / 3; random pairs: lambda_2 of E[A]."""
+    """Full: 1; ring: eigenvalues (1 + 2 cos(2 pi i / n)) / 3; two learners' pair: 1."""
     n = 8
     assert spectral_gap(full(n, 0), n) == pytest.approx(1)
     second = (1 + 2 * math.cos(2 * math.pi / n)) / 3
     assert spectral_gap(ring(n, 0), n) == pytest.approx(1 - second)
-    # A pair's matrix is a projection, E[A^T A] = E[A] = 1/2 on the diagonal, 1/(2(n-1)) off it.
-    second = 0.5 - 0.5 / (n - 1)
-    assert spectral_gap(random_pair(n, 0), n) == pytest.approx(1 - math.sqrt(second), abs=0.02)
-    assert spectral_gap(random_pair(2, 0), 2) == pytest.approx(1)
+    assert spectral_gap(random_pair(2, 0), 2) == 1
     assert spectral_gap(ring(1, 0), 1) == 1
+
+
+@pytest.mark.parametrize("n", [3, 4, 7, 8])
+def test_random_pairs_gap_is_that_of_the_mean(n: int) -> None:
+    """1 - sqrt(lambda_2(E[A^T A])) in closed form against the mean of many drawn matrices."""
+    topology, draws = random_pair(n, 1), 4000
+    mean = sum(topology(step).T @ topology(step) for step in range(draws)) / draws
+    sampled = 1 - math.sqrt(np.linalg.eigvalsh(mean)[-2])
+    assert spectral_gap(topology, n) == pytest.approx(sampled, abs=0.03)
 
 
 @pytest.mark.parametrize(

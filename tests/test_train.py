@@ -161,6 +161,19 @@ def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> 
     assert not (tmp_path / "r" / "summary.json").exists()
 
 
+def test_an_import_that_breaks_on_one_rank_ends_the_job() -> None:
+    """Before there is a World, too: a library that is broken on one node leaves no rank waiting."""
+    code = (
+        "import sys, mpi4py.MPI as m\n"
+        "if m.COMM_WORLD.rank == 1: sys.modules['horovod.torch'] = None\n"
+        "from hpcddl.cli import main\n"
+        "sys.exit(main(['train', 'mini.ssgd']))\n"
+    )
+    done = run_python("-c", code, ranks=2, timeout=60)
+    assert done.returncode == 1
+    assert "import of horovod.torch halted" in done.stderr
+
+
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit 2 and exactly one line of ours that says `words`."""
     ours = [line for line in done.stderr.splitlines() if line.startswith("hpcddl: error:")]

@@ -71,16 +71,7 @@ def random_pair(n: int, seed: int) -> Topology:
     Drawn from (seed, step) alone, so that all learners agree without a message and a resumed
     run draws the same pairs. With n odd one learner idles.
     """
-
-    def matching(step: int) -> Matrix:
-        order = np.random.default_rng([seed, step]).permutation(n)
-        first, second = order[: n // 2], order[n // 2 : n // 2 * 2]
-        matrix = np.eye(n)
-        matrix[first, first] = matrix[second, second] = 0.5
-        matrix[first, second] = matrix[second, first] = 0.5
-        return matrix
-
-    return matching
+    return RandomPair(n, seed)
 
 
 def from_file(n: int, seed: int, *, path: str) -> Topology:
@@ -118,6 +109,29 @@ class Cycle:
         return self.matrices[step % self.period]
 
 
+class RandomPair:
+    """A perfect matching of n learners for each step, from (seed, step)."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+
+    def __call__(self, step: int) -> Matrix:
+        n = self.n
+        order = np.random.default_rng([self.seed, step]).permutation(n)
+        first, second = order[: n // 2], order[n // 2 : n // 2 * 2]
+        matrix = np.eye(n)
+        matrix[first, first] = matrix[second, second] = 0.5
+        matrix[first, second] = matrix[second, first] = 0.5
+        return matrix
+
+    def second_eigenvalue(self) -> float:
+        """lambda_2 of E[A^T A] = E[A], since each A is a projection; n > 1.
+
+        Two given learners meet with probability 1/(n-1), or 1/n when one of an odd n idles.
+        """
+        return 0.5 if self.n % 2 else 0.5 - 0.5 / (self.n - 1)
+
+
 def stochastic_fault(matrix: Matrix) -> str | None:
     """Why a matrix is not doubly stochastic (to 1e-9), or None."""
     if not np.isfinite(matrix).all():
@@ -133,23 +147,22 @@ def stochastic_fault(matrix: Matrix) -> str | None:
     return None
 
 
-def spectral_gap(topology: Topology, n: int, draws: int = 2000) -> float:
+def spectral_gap(topology: Topology, n: int) -> float:
     """How fast the learners agree: 0 never, 1 at once.
 
     1 - |lambda_2(A)| for a fixed matrix; for a cycle 1 - sigma_2 of the product over one period;
-    for random matrices 1 - sqrt(lambda_2(E[A^T A])), the mean taken over `draws` steps.
+    for random pairs 1 - sqrt(lambda_2(E[A^T A])).
     """
     if n == 1:
         return 1.0
+    if isinstance(topology, RandomPair):
+        return 1 - math.sqrt(topology.second_eigenvalue())
     if isinstance(topology, Cycle):
         product = np.eye(n)
         for matrix in topology.matrices:
             product = matrix @ product
         return float(1 - np.linalg.svd(product, compute_uv=False)[1])
-    if topology(0) is topology(1):
-        return float(1 - np.sort(np.abs(np.linalg.eigvals(topology(0))))[-2])
-    mean = sum(topology(step).T @ topology(step) for step in range(draws)) / draws
-    return float(1 - math.sqrt(max(0.0, np.linalg.eigvalsh(mean)[-2])))
+    return float(1 - np.sort(np.abs(np.linalg.eigvals(topology(0))))[-2])
 
 
 def _equal_weights(n: int, hops: Iterable[int]) -> Matrix:

@@ -34,7 +34,8 @@ class DPSGD(Strategy):
     ) -> None:
         super().__init__(model, world)
         self.optimizer = optimizer
-        self.topology = topology.build(TOPOLOGIES, world.size, seed)
+        # Agreed on before the exchange's first collective: a file may be missing on one node.
+        self.topology = world.together(lambda: topology.build(TOPOLOGIES, world.size, seed))
         self.topology_name = topology.name
         self.exchange = NeighbourExchange(world.comm, self.weights)
 

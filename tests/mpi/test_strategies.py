@@ -14,7 +14,7 @@ from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, draw
 from hpcddl.strategies.weight_noise import WeightNoise
-from hpcddl.world import World
+from hpcddl.world import AgreedError, World
 from tests.mpi.dense import Optimizer, Simulation, gradient, network, samples, vector_of
 
 BATCH, STEPS, SEED = 4, 7, 11
@@ -218,6 +218,22 @@ def test_consensus_is_the_mean_and_leaves_no_trace(
     np.testing.assert_allclose(inside, np.tile(before.mean(0), (world.size, 1)), atol=1e-15)
     assert (inside == inside[0]).all()
     np.testing.assert_array_equal(all_weights(strategy), before)
+
+
+def test_a_matrix_missing_on_one_rank_is_refused_by_all(world: World, tmp_path: Path) -> None:
+    """A file that only rank 0 sees: every rank raises the same error, none waits for another."""
+    path = tmp_path / f"A-{world.rank}.txt"
+    if world.rank == 0:
+        np.savetxt(path, np.full((world.size, world.size), 1 / world.size))
+    case = From(STRATEGIES).choose(
+        {"name": "dpsgd", "topology": {"name": "from_file", "path": str(path)}}
+    )
+    model = network()
+    if world.size == 1:
+        case.build(STRATEGIES, model, sgd(model), world, SEED)
+        return
+    with pytest.raises(AgreedError, match=r"A-1\.txt: no such file"):
+        case.build(STRATEGIES, model, sgd(model), world, SEED)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
