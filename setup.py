@@ -18,8 +18,11 @@ REQUIRES = [
     "tqdm>=4.66",
     "tensorboard>=2.17",
     "matplotlib>=3.9",
+    "pillow>=10.3",
+    "xxhash>=3.4",
 ]
 EXTRAS = {
+    "digits": ["scikit-learn>=1.5"],  # hpcddl prep digits
     "test": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",
@@ -27,6 +30,7 @@ EXTRAS = {
         "kaldi_native_io>=1.22",
         "kaldiio>=2.18",
         "packaging>=23.0",
+        "scikit-learn>=1.5",
     ],
     "dev": [
         "ruff>=0.15",

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.folder import new_folder
-from data_prep.kaldi_matrix import read_matrix
-from data_prep.kaldi_write import (
+from data_prep.kaldi.matrix import read_matrix
+from data_prep.kaldi.write import (
     transition_model_bytes,
     write_compressed,
     write_double,

@@ -14,18 +14,53 @@ Item = TypeVar("Item")
 LINE_SECONDS = 15.0
 
 
-def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Passes `items` on and reports how many of `total` went by, how fast, and what remains."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, total=total, unit="utt")
-        return
-    began = said = time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item
+class Progress:
+    """Counts up to `total` things of a `unit`; says how fast, and how many seconds remain.
+
+    `shown` false keeps it silent: one rank of a job speaks for all. As a context manager it clears
+    its bar.
+    """
+
+    def __init__(self, total: int, what: str, unit: str = "utt", shown: bool = True) -> None:
+        self._total = total
+        self._what = what
+        self._unit = unit
+        self._shown = shown
+        self._count = 0
+        self._began = self._said = time.monotonic()
+        self._bar = None
+        if shown and sys.stderr.isatty():
+            self._bar = tqdm(desc=what, total=total, unit=unit, unit_scale=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, count: int = 1) -> None:
+        """So many more are done."""
+        self._count += count
+        if self._bar is not None:
+            self._bar.update(count)
+            return
         now = time.monotonic()
-        if now - said > LINE_SECONDS:
-            said = now
-            rate = count / (now - began)
-            left = max(0, total - count) / rate
-            text = f"{what}: {count} of {total}, {rate:.0f} per second, {left:.0f} s left"
-            print(text, file=sys.stderr, flush=True)
+        if self._shown and now - self._said > LINE_SECONDS:
+            self._said = now
+            rate = self._count / (now - self._began)
+            left = max(0, self._total - self._count) / max(rate, 1e-9)
+            print(
+                f"{self._what}: {self._count} of {self._total} {self._unit}, "
+                f"{rate:.0f} per second, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def progress(items: Iterable[Item], total: int, what: str, unit: str = "utt") -> Iterator[Item]:
+    """Passes `items` on and reports how many of `total` went by."""
+    with Progress(total, what, unit) as counter:
+        for item in items:
+            yield item
+            counter.add()

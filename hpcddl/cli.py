@@ -14,10 +14,21 @@ COMMANDS = {
     "train": ("hpcddl.launch", "train a network on all ranks of the launcher"),
     "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
     "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
-    "prep kaldi": ("data_prep.kaldi", "pack a Kaldi experiment into HDF5 shards"),
+    "prep kaldi": ("data_prep.kaldi.command", "pack a Kaldi experiment into HDF5 shards"),
     "prep mini-corpus": ("data_prep.mini_corpus", "generate a small corpus in Kaldi's format"),
+    "prep cifar": ("data_prep.cifar", "pack CIFAR-10 or CIFAR-100"),
+    "prep mnist": ("data_prep.mnist", "pack MNIST or Fashion-MNIST"),
+    "prep digits": ("data_prep.digits", "pack the 1,797 digits that come with scikit-learn"),
+    "prep wikitext": ("data_prep.wikitext", "pack WikiText-2, or other text, word by word"),
+    "prep libsvm": ("data_prep.libsvm", "pack LIBSVM files as dense vectors"),
+    "prep images": ("data_prep.images", "pack folders of images, as ImageNet's"),
+    "data info": ("hpcddl.inspect.info", "what a shard set holds"),
+    "data verify": ("hpcddl.inspect.verify", "compare every byte of a shard set with its manifest"),
+    "data show": ("hpcddl.inspect.show", "draw samples of a shard set and how often classes occur"),
     "bench comm": ("hpcddl.bench.comm", "speed of the weight exchange (under mpirun -np 2)"),
+    "bench prep": ("data_prep.kaldi.bench", "speed of packing, beside Kaldi's own reader"),
     "bench loader": ("hpcddl.bench.loader", "speed of reading shards in random order"),
+    "bench shuffle": ("hpcddl.bench.shuffle", "how well the block shuffle mixes a shard set"),
 }
 
 

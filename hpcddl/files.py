@@ -2,18 +2,45 @@
 
 import hashlib
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+import xxhash
+
+_BLOCK_BYTES = 1 << 22
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write aside, synced and renamed at the end, removed on any error.
+
+    A reader sees the old file or the new one, never a part.
+    """
+    partial = partial_path(path)
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes aside, syncs, renames: a reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
+    """Writes a `whole_file` in one go."""
+    with whole_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync_folder(path.parent)
+
+
+def partial_path(path: Path) -> Path:
+    """Where this process writes what will become `path`: no other's, should two write the same."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
 def sync_folder(folder: Path) -> None:
@@ -25,13 +52,25 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def sha256(path: Path, size: int | None = None) -> str:
-    """SHA-256 of the first `size` bytes of a file, in hexadecimal; of all of it without `size`."""
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        if size is not None:
-            digest.update(file.read(size))
-        else:
-            while block := file.read(1 << 22):
-                digest.update(block)
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def checksum(path: Path, offset: int = 0, size: int | None = None) -> str:
+    """XXH3 (128 bit, hexadecimal) of `size` bytes from `offset`, or of all to the end.
+
+    Ten times faster than SHA-256, and as good against damage (not against an enemy).
+    """
+    digest = xxhash.xxh3_128()
+    left = size if size is not None else path.stat().st_size - offset
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        while left and (block := file.read(min(left, _BLOCK_BYTES))):
+            digest.update(block)
+            left -= len(block)
     return digest.hexdigest()

@@ -17,10 +17,12 @@ from hpcddl.checkpoint import Checkpoint, Position
 from hpcddl.config import Config, load_config, save_config
 from hpcddl.data import DATASETS, Dataset
 from hpcddl.data.sampler import steps_per_epoch
+from hpcddl.data.staging import folder_argument, stage
 from hpcddl.errors import UserError
 from hpcddl.metrics import Metrics
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.options import Choice
 from hpcddl.schedules import SCHEDULES
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
@@ -45,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
     )
+    parser.add_argument(
+        "--stage",
+        type=folder_argument,
+        metavar="DIR",
+        help="copy the data to this folder of every node's own disk first, and read it there",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,7 +67,8 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
     folder = arguments.out or default_folder(arguments.recipe)
     config = world.together(lambda: load_config(arguments.recipe, arguments.overrides))
     resumed = world.together(lambda: _resumed(folder, config, world, arguments.resume))
-    train_set, heldout = world.together(lambda: config.data.build(DATASETS))
+    data = _staged(config.data, arguments.stage, world) if arguments.stage else config.data
+    train_set, heldout = world.together(lambda: data.build(DATASETS))
     local_batch = world.together(lambda: _local_batch(config, world, len(train_set)))
     model, strategy = _learner(config, world, train_set, fresh=resumed is None)
     start = Position(epoch=config.start_epoch)
@@ -121,12 +130,18 @@ def default_folder(recipe: str) -> Path:
     return Path("runs") / Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
 
 
+def _staged(data: Choice, folder: Path, world: World) -> Choice:
+    """The same data set, read from this node's copy."""
+    path = stage(world, Path(data.options["path"]), folder)
+    return Choice(data.name, {**data.options, "path": str(path)})
+
+
 def _learner(
     config: Config, world: World, train_set: Dataset, fresh: bool
 ) -> tuple[nn.Module, Strategy]:
     """The network and its strategy; all learners hold the same weights."""
     torch.manual_seed(config.seed)
-    model = config.model.build(MODELS, train_set.features, train_set.classes)
+    model = world.together(lambda: config.model.build(MODELS, train_set.shape, train_set.classes))
     model.to(world.device, getattr(torch, config.dtype))
     initial = config.init_from
     if initial and fresh:

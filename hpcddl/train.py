@@ -8,7 +8,7 @@ from torch import nn
 from hpcddl.checkpoint import Position
 from hpcddl.data import Dataset
 from hpcddl.data.prefetch import Prefetcher
-from hpcddl.data.sampler import epoch_permutation, rank_batches, steps_per_epoch
+from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.evaluate import Evaluation, classification_loss, evaluate, log_prior
 from hpcddl.metrics import Metrics
 from hpcddl.schedules import Schedule
@@ -45,11 +45,10 @@ def train(
     watch = metrics.watch
     for epoch in range(start.epoch, epochs):
         first = start.step if epoch == start.epoch else 0
-        order = epoch_permutation(len(train_set), seed, epoch)
-        mine = rank_batches(
-            order, rank=world.rank, ranks=world.size, batch=local_batch, first_step=first
+        order = train_set.order(
+            seed, epoch, rank=world.rank, ranks=world.size, batch=local_batch, first_step=first
         )
-        with closing(loader.batches(mine)) as batches:
+        with closing(loader.batches(order)) as batches:
             for step, (features, labels) in enumerate(batches, first):
                 watch.lap("load")
                 rate = schedule(epoch + step / steps)

@@ -14,6 +14,7 @@ import torch
 from mpi4py import MPI
 
 from hpcddl.errors import UserError
+from hpcddl.launcher import promised_size
 
 Result = TypeVar("Result")
 
@@ -126,18 +127,4 @@ def _launch_fault(size: int, node_size: int, environment: Mapping[str, str]) -> 
     gpus = torch.cuda.device_count()
     if 0 < gpus < node_size:
         return f"launcher: {node_size} ranks on a node with {gpus} GPUs; start one rank per GPU"
-    return None
-
-
-def promised_size(environment: Mapping[str, str]) -> int | None:
-    """The number of ranks that the launcher says it started, or None when it does not say.
-
-    Under mpirun the SLURM_* variables describe mpirun's own daemons, so Slurm's word counts
-    only in a job step that no other launcher shows in.
-    """
-    for variable in ("OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "PMI_SIZE"):
-        if variable in environment:
-            return int(environment[variable])
-    if "SLURM_STEP_ID" in environment:
-        return int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     return None

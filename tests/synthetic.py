@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcddl.data.manifest import window_fields
 from hpcddl.data.shard_writer import ShardSetWriter
 
 FRAMES, FEATURES, CLASSES = 5, 6, 10
@@ -18,26 +19,20 @@ def write_shards(
     folder.mkdir(parents=True)
     writer = ShardSetWriter(
         folder,
-        frames=FRAMES,
-        features=FEATURES,
+        "frames",
+        window_fields(FRAMES, FEATURES, "float32"),
         classes=CLASSES,
-        dtype="float32",
-        windows={"train": train, "heldout": heldout},
-        windows_per_shard=100,
+        samples={"train": train, "heldout": heldout},
+        samples_per_shard=100,
     )
     for split, count in (("train", train), ("heldout", heldout)):
         labels = random.integers(0, CLASSES, (count, FRAMES)).astype(np.int32)
         shape = (count, FRAMES, FEATURES)
         features = centres[labels] + noise * random.normal(size=shape).astype(np.float32)
         index = np.zeros(count, np.int32)
-        writer.append(split, features.astype(np.float32), labels, index, index)
-    writer.finish(
-        utterances={"train": ["a"], "heldout": ["b"]},
-        speakers={"train": ["s"], "heldout": ["t"]},
-        utterance_speaker={"train": [0], "heldout": [0]},
-        provenance={},
-        counts={},
-    )
+        features = features.astype(np.float32)
+        writer.append(split, features=features, labels=labels, utterance=index, start=index)
+    writer.finish(provenance={}, counts={})
     return folder
 
 

@@ -9,11 +9,11 @@ from hpcddl.optimizers.groups import parameter_groups
 def test_bilstm_is_the_papers() -> None:
     """Paper A table 1: 164.62 MiB = 43,154,944 weights; a score for every frame and class."""
     with torch.device("meta"):
-        model = bilstm(260, 32000)
+        model = bilstm((21, 260), 32000)
     count = sum(p.numel() for p in model.parameters())
     assert count == 43_154_944
     assert round(4 * count / 2**20, 2) == 164.62
-    assert bilstm(6, 10, layers=2, cells=4, bottleneck=3)(torch.zeros(2, 21, 6)).shape == (
+    assert bilstm((21, 6), 10, layers=2, cells=4, bottleneck=3)(torch.zeros(2, 21, 6)).shape == (
         2,
         21,
         10,

@@ -49,7 +49,7 @@ def _check(world: World, arguments: argparse.Namespace) -> None:
 
 def measure(world: World, classes: int, repeats: int) -> dict[str, float]:
     """Medians over `repeats` rounds of the slowest rank's seconds; all parts in every round."""
-    weights = FlatWeights(bilstm(260, classes).to(world.device))
+    weights = FlatWeights(bilstm((21, 260), classes).to(world.device))
     exchange = NeighbourExchange(world.comm, weights)
     peer = world.rank ^ 1
     pairs = np.eye(world.size) / 2

@@ -1,4 +1,4 @@
-"""`hpcddl bench loader`: random exact access to shards, as ratios to what memory can do."""
+"""`hpcddl bench loader`: reading shards, as ratios to what memory can do and to other ways."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from hpcddl.bench.h5py_workers import h5py_workers
+from hpcddl.bench.noise_set import FRAMES, drop_pages, write_noise
+from hpcddl.bench.timing import interleaved
+from hpcddl.data.block_order import BlockShuffle
 from hpcddl.data.prefetch import Prefetcher
-from hpcddl.data.sampler import epoch_permutation, rank_batches
-from hpcddl.data.shard_writer import ShardSetWriter
-from hpcddl.data.shards import open_split
+from hpcddl.data.sampler import contiguous_batches, epoch_permutation, rank_batches
+from hpcddl.data.shards import Shards, open_split
 from hpcddl.errors import UserError
 
-_FRAMES = 21
-_CLASSES = 1000
-_SHARDS = 4
+_WORKERS = 2
+_COLD_REPEATS = 3
+_WORKER_REPEATS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl bench loader`."""
     parser.description = (
         "Writes a temporary shard set and measures, in turns and repeatedly, one core's memcpy, "
-        "np.take of random rows from an array in RAM, and the loader: epoch permutation, gather "
-        "from mapped shards and prefetch thread, with the page cache warm."
+        "np.take of random rows from an array in RAM (float16: widened by torch), the loader in "
+        "exact order, in blocks and in sequence, with the page cache warm and cold, and torch's "
+        f"DataLoader with {_WORKERS} workers that read by h5py."
     )
     parser.epilog = "example: hpcddl bench loader --dim 260 --dtype float16 --json"
     add = parser.add_argument
@@ -40,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=256, help="windows per batch")
     add("--dtype", choices=("float16", "float32"), default="float32", help="stored features")
     add("--depth", type=int, default=3, help="batches prefetched; 0: no thread")
+    add("--block", type=int, default=512, help="windows per block of the block shuffle")
+    add("--buffer", type=int, default=4096, help="windows in its buffer")
     add("--repeats", type=int, default=15, help="epochs of each; the best counts")
     add("--dir", type=Path, help="where to put the temporary set, if not in $TMPDIR")
     add("--json", action="store_true", help="one JSON object instead of text")
@@ -47,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures and prints."""
-    for name, low in (("dim", 1), ("batch", 1), ("depth", 0), ("repeats", 1), ("windows", 1)):
+    lowest = {"dim": 1, "batch": 1, "depth": 0, "repeats": 1, "windows": 1, "block": 1, "buffer": 0}
+    for name, low in lowest.items():
         if getattr(arguments, name) < low:
             raise UserError(f"--{name}: {getattr(arguments, name)}, allowed: at least {low}")
     if arguments.windows < arguments.batch:
@@ -61,121 +70,194 @@ def run(arguments: argparse.Namespace) -> int:
                 batch=arguments.batch,
                 dtype=arguments.dtype,
                 depth=arguments.depth,
+                shuffle=BlockShuffle(arguments.block, arguments.buffer),
                 repeats=arguments.repeats,
             )
     except OSError as error:
         raise UserError(f"--dir: {arguments.dir}: {error.strerror}") from None
-    if arguments.json:
-        print(json.dumps(result))
-        return 0
-    ratio = {name: float(value) for name, value in result.items() if "/" in name}
-    print(
-        f"{result['windows']} windows of {_FRAMES} x {result['dimension']}, {result['dtype']}, "
-        f"batches of {result['batch']}, {result['cores']} cores, {result['machine']}"
-    )
-    print(f"one core's memcpy     {result['memcpy_gib_per_second']:8.1f} GiB/s")
-    print(f"np.take from RAM      {ratio['take/memcpy']:8.2f} of memcpy")
-    for name, label in (("one_core", "loader on one core"), ("loader", "loader with its thread")):
-        print(
-            f"{label:<22}{ratio[f'{name}/take']:8.2f} of np.take from RAM, "
-            f"{ratio[f'{name}/memcpy']:.2f} of memcpy, "
-            f"{result[f'{name}_windows_per_second']:,.0f} windows/s"
-        )
+    print(json.dumps(result) if arguments.json else _text(result))
     return 0
 
 
 def measure(
-    folder: Path, *, dimension: int, windows: int, batch: int, dtype: str, depth: int, repeats: int
-) -> dict[str, str | int | float]:
-    """The best of some epochs each, as rates and ratios.
+    folder: Path,
+    *,
+    dimension: int,
+    windows: int,
+    batch: int,
+    dtype: str,
+    depth: int,
+    shuffle: BlockShuffle,
+    repeats: int,
+) -> dict[str, Any]:
+    """The best of some epochs each, as rates and ratios; null where nothing can be made cold.
 
-    All bring the same batches of float32: np.take and the loader random rows in the order of an
-    epoch's permutation, memcpy consecutive ones. np.take and memcpy write to buffers like those of
-    the loader's ring, on huge pages and as many. Only the loader brings labels, too. On one core
-    (`one_core`) it has no thread; with it, and nothing else to do for the consumer, it has two.
+    All bring batches of float32, and only the loader and its rival bring labels, too. np.take and
+    memcpy write to buffers like those of the loader's ring, on huge pages and as many. `one_core`,
+    `sequential` and `blocks` have no prefetch thread; `loader` has it, and with nothing else to do
+    for the consumer two cores; so have the cold ones.
     """
-    ram = _write(folder, dimension, windows, dtype)
-    shards = open_split(folder, "train")
-    outs = [shards.buffers(batch)[0].numpy() for _ in range(depth + 1)]
-    # Two sources: np.take must not find in the cache what memcpy has just read.
-    other = ram.copy()
+    ram = write_noise(folder, dimension, windows, dtype)
     steps = windows // batch
-
-    def memcpy(epoch: int) -> None:
-        for step in range(steps):
-            np.copyto(outs[step % len(outs)], ram[step * batch : (step + 1) * batch])
-
-    def take(epoch: int) -> None:
-        for step, rows in enumerate(_epoch(windows, batch, epoch)):
-            np.take(other, rows, axis=0, out=outs[step % len(outs)], mode="clip")
-
-    def load(prefetcher: Prefetcher, epoch: int) -> None:
-        count = sum(1 for _ in prefetcher.batches(_epoch(windows, batch, epoch)))
-        assert count == steps
-
-    loaders = {
-        "one_core": partial(load, Prefetcher(shards, "cpu", 0)),
-        "loader": partial(load, Prefetcher(shards, "cpu", depth)),
+    tasks = {
+        **_memory_tasks(ram, open_split(folder, "train"), batch, depth),
+        **_loader_tasks(folder, batch, depth, shuffle),
     }
-    seconds = _interleaved({"memcpy": memcpy, "take": take, **loaders}, repeats)
-    size = steps * batch * _FRAMES * dimension * 4
+    seconds = interleaved(tasks, repeats)
+    # What has mapped the shards, or is forked from what has, keeps them in memory.
+    tasks.clear()
+    seconds["h5py_workers"] = _h5py_seconds(open_split(folder, "train"), batch)
+    seconds.update(_cold_seconds(folder, batch, depth, shuffle))
+    size = steps * batch * FRAMES * dimension * 4
+    ratios = [
+        ("take", "memcpy"),
+        ("one_core", "memcpy"),
+        ("one_core", "take"),
+        ("loader", "memcpy"),
+        ("loader", "take"),
+        ("blocks", "sequential"),
+        ("cold_blocks", "cold_sequential"),
+        ("loader", "h5py_workers"),
+    ]
+    rates = {name: steps * batch / value for name, value in seconds.items() if name != "memcpy"}
     return {
         "dimension": dimension,
         "windows": windows,
         "batch": batch,
         "dtype": dtype,
         "depth": depth,
+        "block": shuffle.block,
+        "buffer": shuffle.buffer,
         "repeats": repeats,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "cores": len(os.sched_getaffinity(0)),
         "machine": platform.node(),
         "memcpy_gib_per_second": size / seconds["memcpy"] / 2**30,
-        "take/memcpy": seconds["memcpy"] / seconds["take"],
-        **{f"{name}_windows_per_second": steps * batch / seconds[name] for name in loaders},
-        **{f"{name}/memcpy": seconds["memcpy"] / seconds[name] for name in loaders},
-        **{f"{name}/take": seconds["take"] / seconds[name] for name in loaders},
+        **{f"{name}_windows_per_second": rate for name, rate in rates.items()},
+        **{
+            f"{one}/{other}": seconds[other] / seconds[one] if one in seconds else None
+            for one, other in ratios
+        },
     }
 
 
-def _epoch(windows: int, batch: int, epoch: int) -> Iterable[NDArray]:
+def _memory_tasks(
+    ram: NDArray, shards: Shards, batch: int, depth: int
+) -> dict[str, Callable[[int], None]]:
+    windows, steps = len(ram), len(ram) // batch
+    outs = [shards.buffers(batch)[0] for _ in range(depth + 1)]
+    half = ram.dtype == np.float16
+    rows_out = np.empty((batch, *ram.shape[1:]), ram.dtype)
+    # Two sources: np.take must not find in the cache what memcpy has just read.
+    wide = torch.from_numpy(ram).float().numpy() if half else ram.copy()
+
+    def memcpy(epoch: int) -> None:
+        for step in range(steps):
+            rows = slice(step * batch, (step + 1) * batch)
+            np.copyto(outs[step % len(outs)].numpy(), wide[rows])
+
+    def take(epoch: int) -> None:
+        for step, rows in enumerate(_exact(windows, batch, epoch)):
+            out = outs[step % len(outs)]
+            np.take(ram, rows, axis=0, out=rows_out if half else out.numpy(), mode="clip")
+            if half:
+                out.copy_(torch.from_numpy(rows_out))
+
+    return {"memcpy": memcpy, "take": take}
+
+
+def _exact(windows: int, batch: int, epoch: int) -> Iterator[NDArray]:
     return rank_batches(epoch_permutation(windows, 0, epoch), rank=0, ranks=1, batch=batch)
 
 
-def _interleaved(tasks: dict[str, Callable[[int], None]], repeats: int) -> dict[str, float]:
-    """Best seconds of each task; in turns, so that a slow moment of the machine meets them all."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for name in tasks:
-        tasks[name](0)  # warm: page cache, page tables, buffers
-    for epoch in range(1, repeats + 1):
-        for name, task in tasks.items():
+def _loader_tasks(
+    folder: Path, batch: int, depth: int, shuffle: BlockShuffle
+) -> dict[str, Callable[[int], None]]:
+    exact = open_split(folder, "train")
+    blocks = open_split(folder, "train", shuffle=shuffle)
+    inline = Prefetcher(exact, "cpu", 0)
+    return {
+        "one_core": partial(_load, inline, partial(_order, exact, batch)),
+        "loader": partial(_load, Prefetcher(exact, "cpu", depth), partial(_order, exact, batch)),
+        "sequential": partial(_load, inline, partial(_sequence, exact, batch)),
+        "blocks": partial(_load, Prefetcher(blocks, "cpu", 0), partial(_order, blocks, batch)),
+    }
+
+
+def _order(shards: Shards, batch: int, epoch: int) -> Iterable[NDArray]:
+    return shards.order(0, epoch, rank=0, ranks=1, batch=batch)
+
+
+def _sequence(shards: Shards, batch: int, epoch: int) -> Iterable[NDArray]:
+    whole = len(shards) // batch * batch
+    return contiguous_batches(whole, rank=0, ranks=1, batch=batch)
+
+
+def _load(prefetcher: Prefetcher, order: Callable[[int], Iterable[NDArray]], epoch: int) -> None:
+    for _ in prefetcher.batches(order(epoch)):
+        pass
+
+
+def _h5py_seconds(shards: Shards, batch: int) -> float:
+    """Best epoch after one that starts the workers."""
+    loader = h5py_workers(shards, batch, _WORKERS)
+    seconds = []
+    for _ in range(1 + _WORKER_REPEATS):
+        began = time.perf_counter()
+        for _ in loader:
+            pass
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
+
+
+def _cold_seconds(folder: Path, batch: int, depth: int, shuffle: BlockShuffle) -> dict[str, float]:
+    """Best seconds of epochs from disk, or nothing where pages cannot be dropped."""
+    orders = {"cold_sequential": (None, _sequence), "cold_blocks": (shuffle, _order)}
+    seconds: dict[str, list[float]] = {name: [] for name in orders}
+    for epoch in range(_COLD_REPEATS):
+        for name, (kind, order) in orders.items():
+            shards = open_split(folder, "train", verify=False, shuffle=kind)
+            prefetcher = Prefetcher(shards, "cpu", depth)
+            if not drop_pages(folder):
+                return {}
             began = time.perf_counter()
-            task(epoch)
+            _load(prefetcher, partial(order, shards, batch), epoch)
             seconds[name].append(time.perf_counter() - began)
+            # Else the next one's pages stay mapped, and warm.
+            del shards, prefetcher
     return {name: min(values) for name, values in seconds.items()}
 
 
-def _write(folder: Path, dimension: int, windows: int, dtype: str) -> NDArray[np.float32]:
-    """Writes the shard set and returns its features as an array in RAM."""
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((windows, _FRAMES, dimension), dtype=np.float32)
-    labels = rng.integers(0, _CLASSES, (windows, _FRAMES), dtype=np.int32)
-    zeros = np.zeros(windows, np.int32)
-    writer = ShardSetWriter(
-        folder,
-        frames=_FRAMES,
-        features=dimension,
-        classes=_CLASSES,
-        dtype=dtype,
-        windows={"train": windows},
-        windows_per_shard=-(-windows // _SHARDS),
+def _text(result: dict[str, Any]) -> str:
+    def rate(name: str) -> str:
+        return f"{result[f'{name}_windows_per_second']:>12,.0f} windows/s"
+
+    ceiling = "np.take from RAM" + (" + copy_" if result["dtype"] == "float16" else "")
+    lines = [
+        f"{result['windows']} windows of {FRAMES} x {result['dimension']}, {result['dtype']}, "
+        f"batches of {result['batch']}, {result['cores']} cores, {result['machine']}",
+        f"one core's memcpy       {result['memcpy_gib_per_second']:.1f} GiB/s",
+        f"{ceiling:<24}{rate('take')}, {result['take/memcpy']:.2f} of memcpy",
+    ]
+    for name, label in (("one_core", "exact, one core"), ("loader", "exact, with its thread")):
+        lines.append(
+            f"{label:<24}{rate(name)}, {result[f'{name}/take']:.2f} of {ceiling}, "
+            f"{result[f'{name}/memcpy']:.2f} of memcpy"
+        )
+    lines.append(
+        f"{'blocks, one core':<24}{rate('blocks')}, {result['blocks/sequential']:.2f} of "
+        f"sequential reading"
     )
-    for begin in range(0, windows, 1024):
-        rows = slice(begin, begin + 1024)
-        writer.append("train", features[rows], labels[rows], zeros[rows], zeros[rows])
-    writer.finish(
-        utterances={"train": ["noise"]},
-        speakers={"train": ["none"]},
-        utterance_speaker={"train": [0]},
-        provenance={"tool": "hpcddl bench loader"},
-        counts={},
+    if result["cold_blocks/cold_sequential"] is None:
+        lines.append(
+            "cold                    not measured: the pages of this folder stay in memory"
+        )
+    else:
+        lines.append(
+            f"{'blocks, cold':<24}{rate('cold_blocks')}, "
+            f"{result['cold_blocks/cold_sequential']:.2f} of sequential reading, cold"
+        )
+    lines.append(
+        f"{f'h5py, {_WORKERS} workers':<24}{rate('h5py_workers')}; exact with its thread is "
+        f"{result['loader/h5py_workers']:.1f} times faster"
     )
-    return features
+    return "\n".join(lines)

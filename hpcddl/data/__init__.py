@@ -1,22 +1,35 @@
 """Training data: mapped HDF5 shards, the sampler over them, and the prefetch thread."""
 
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
+from hpcddl.data.block_order import BlockShuffle
 from hpcddl.data.shards import Shards, open_split
+from hpcddl.data.text import TokenWindows, open_text
 
 
 class Dataset(Protocol):
     """Samples that are gathered by whole batches, never one at a time."""
 
-    features: int  # D
+    shape: tuple[int, ...]  # of one sample's features
     classes: int  # C
     class_counts: NDArray[np.int64]  # (C,) of the training split
 
     def __len__(self) -> int: ...
+
+    def order(
+        self, seed: int, epoch: int, *, rank: int, ranks: int, batch: int, first_step: int = 0
+    ) -> Iterator[NDArray]:
+        """The (B,) samples of learner `rank` for each step of an epoch from `first_step` on.
+
+        A function of its arguments; over all ranks disjoint, equally many, none twice.
+        """
+        ...
 
     def buffers(self, batch: int, pin_memory: bool = False) -> tuple[Tensor, Tensor]:
         """Uninitialised host tensors for `batch` samples."""
@@ -27,9 +40,26 @@ class Dataset(Protocol):
         ...
 
 
-def shard_set(*, path: str) -> tuple[Shards, Shards]:
-    """The training and held-out splits of the shard set in the folder `path`."""
-    return open_split(path, "train"), open_split(path, "heldout")
+def shard_set(
+    *,
+    path: str,
+    shuffle: Literal["exact", "blocks"] = "exact",
+    buffer: Annotated[int, Field(ge=0)] = BlockShuffle.buffer,
+    block: Annotated[int, Field(ge=1)] = BlockShuffle.block,
+) -> tuple[Shards, Shards]:
+    """The training and held-out splits of the shard set in the folder `path`.
+
+    Args:
+        shuffle: `exact` draws every batch from the whole set; `blocks` is for sets larger than
+            memory: `block` consecutive samples are read at once and mixed in a `buffer` of samples.
+    """
+    blocks = BlockShuffle(block, buffer) if shuffle == "blocks" else None
+    return open_split(path, "train", shuffle=blocks), open_split(path, "heldout")
 
 
-DATASETS = {"shards": shard_set}
+def text(*, path: str, bptt: Annotated[int, Field(ge=1)] = 30) -> tuple[TokenWindows, TokenWindows]:
+    """The training and held-out text in the folder `path`, `bptt` tokens a window (paper B: 30)."""
+    return open_text(path, "train", bptt), open_text(path, "heldout", bptt)
+
+
+DATASETS: dict[str, Callable[..., Any]] = {"shards": shard_set, "text": text}

@@ -56,7 +56,7 @@ class Prefetcher:
         The iterable is consumed as slots become free, mostly in the thread. To resume in the middle
         of an epoch, give the remaining arrays. An exception met while gathering is raised here,
         with its traceback, in the place of the batch that failed. Closing the iterator, or dropping
-        it, joins the thread.
+        it, joins the thread, and closes the iterable if that is a generator (it may read ahead).
 
         Raises RuntimeError while another iterator of this object is in use: they share the buffers.
         """
@@ -70,6 +70,8 @@ class Prefetcher:
             else:
                 yield from self._threaded(index_arrays)
         finally:
+            if isinstance(index_arrays, Generator):
+                index_arrays.close()
             self._busy.release()
 
     def _inline(self, index_arrays: Iterable[NDArray]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from hpcddl.errors import UserError
+
 
 class BiLSTM(nn.Module):
     """Windows of features (B, T, D) to scores of every frame's class (B, T, C)."""
@@ -34,7 +36,7 @@ class BiLSTM(nn.Module):
 
 
 def bilstm(
-    features: int,
+    shape: tuple[int, ...],
     classes: int,
     *,
     layers: PositiveInt = 6,
@@ -44,6 +46,9 @@ def bilstm(
 ) -> nn.Module:
     """The paper's by default: 43,154,944 weights for 260 features and 32,000 classes.
 
-    `dropout` acts between the LSTM's layers and before the bottleneck; the paper names none.
+    `shape` is a sample's (T, D). `dropout` acts between the LSTM's layers and before the
+    bottleneck; the paper names none. Raises UserError for samples that are no windows of frames.
     """
-    return BiLSTM(features, classes, layers, cells, bottleneck, dropout)
+    if len(shape) != 2:
+        raise UserError(f"model bilstm: takes windows of frames, the data has samples of {shape}")
+    return BiLSTM(shape[1], classes, layers, cells, bottleneck, dropout)

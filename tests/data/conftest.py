@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hpcddl.data.shard_writer import ShardSetWriter
+from hpcddl.data.manifest import window_fields
+from hpcddl.data.shard_writer import ShardSetWriter, write_lines
 
 FRAMES, FEATURES, CLASSES = 5, 7, 11  # odd, so that float16 labels would be unaligned by chance
 
@@ -46,24 +47,27 @@ def make(tmp_path: Path) -> Callable[..., Made]:
         made.folder.mkdir()
         writer = ShardSetWriter(
             made.folder,
-            frames=FRAMES,
-            features=FEATURES,
+            "frames",
+            window_fields(FRAMES, FEATURES, dtype),
             classes=CLASSES,
-            dtype=dtype,
-            windows={"train": windows, "heldout": 4},
-            windows_per_shard=per_shard,
+            samples={"train": windows, "heldout": 4},
+            samples_per_shard=per_shard,
         )
-        arrays = (made.features, made.labels, made.utterance, made.start)
+        arrays = {
+            "features": made.features,
+            "labels": made.labels,
+            "utterance": made.utterance,
+            "start": made.start,
+        }
         for begin in range(0, windows, step):
-            writer.append("train", *(array[begin : begin + step] for array in arrays))
-        writer.append("heldout", *(array[:4] for array in arrays))
-        writer.finish(
-            utterances={"train": ["a", "b", "c"], "heldout": ["d", "e", "f"]},
-            speakers={"train": ["s"], "heldout": ["t"]},
-            utterance_speaker={"train": [0, 0, 0], "heldout": [0, 0, 0]},
-            provenance={"tool": "test"},
-            counts={},
-        )
+            rows = slice(begin, begin + step)
+            writer.append("train", **{name: array[rows] for name, array in arrays.items()})
+        writer.append("heldout", **{name: array[:4] for name, array in arrays.items()})
+        sources = {
+            "train": write_lines(made.folder / "train.utt2spk", ["a s", "b s", "c s"]),
+            "heldout": write_lines(made.folder / "heldout.utt2spk", ["d t", "e t", "f t"]),
+        }
+        writer.finish(provenance={"tool": "test"}, counts={}, sources=sources)
         return made
 
     return write

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import h5py
@@ -13,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hpcddl.data.manifest import MANIFEST, read_manifest
+from hpcddl.data.manifest import MANIFEST, STRUCTURE, FieldEntry, read_manifest, window_fields
+from hpcddl.data.shard_file import ShardWriter, layout
 from hpcddl.data.shard_writer import ShardSetWriter
-from hpcddl.data.shards import Shards, layout, open_split, schema, verify
+from hpcddl.data.shards import Shards, open_split
+from hpcddl.data.verify import faults, verify
 from hpcddl.errors import UserError
-from hpcddl.files import sha256
+from hpcddl.files import checksum
+from tests.conftest import run_python
 
 
 def h5py_features(folder: Path, name: str = "features") -> np.ndarray:
@@ -79,7 +81,7 @@ def test_attributes_and_class_counts(make):
     made = make()
     for name, windows in (("train", 53), ("heldout", 4)):
         split = open_split(made.folder, name)
-        assert (len(split), split.frames, split.features, split.classes) == (windows, 5, 7, 11)
+        assert (len(split), split.shape, split.classes) == (windows, (5, 7), 11)
         assert np.array_equal(split.class_counts, np.bincount(made.labels.ravel(), minlength=11))
 
 
@@ -100,19 +102,10 @@ def test_nothing_partial_is_left(make):
         "train-00001.h5",
         "train-00002.h5",
         "heldout-00000.h5",
+        "train.utt2spk",
+        "heldout.utt2spk",
         MANIFEST,
     }
-
-
-def _rewrite_header(folder: Path) -> None:
-    """Makes the manifest agree with the bytes on disk, so that only the layout can be wrong."""
-    text = json.loads((folder / MANIFEST).read_text())
-    for shard in text["splits"]["train"]["shards"]:
-        path = folder / shard["file"]
-        shard["bytes"] = path.stat().st_size
-        shard["header_sha256"] = sha256(path, shard["header_bytes"])
-        shard["sha256"] = sha256(path)
-    (folder / MANIFEST).write_text(json.dumps(text))
 
 
 def _replace(path: Path, **options: object) -> None:
@@ -130,9 +123,9 @@ def _replace(path: Path, **options: object) -> None:
 LAYOUTS = [
     ({"chunks": (1, 5, 7)}, "chunked or compressed"),
     ({"compression": "gzip"}, "chunked or compressed"),
-    ({"dtype": ">f4"}, "type >f4, expected <f4"),
-    ({"dtype": "<f8"}, "type <f8, expected <f4"),
-    ({"data": np.zeros((20, 5, 6), np.float32)}, r"shape \(20, 5, 6\), expected \(20, 5, 7\)"),
+    ({"dtype": ">f4"}, "is >f4 of .*, expected <f4"),
+    ({"dtype": "<f8"}, "is <f8 of .*, expected <f4"),
+    ({"data": np.zeros((20, 5, 6), np.float32)}, r"of \(20, 5, 6\), expected <f4 of \(20, 5, 7\)"),
     ({"data": None, "shape": (20, 5, 7), "dtype": "<f4"}, "never written"),
 ]
 
@@ -140,32 +133,32 @@ LAYOUTS = [
 @pytest.mark.parametrize(("options", "message"), LAYOUTS)
 def test_what_cannot_be_mapped_is_refused(make, options, message):
     """Only contiguous, unfiltered, little-endian, allocated datasets of the right shape."""
-    folder = make().folder
-    _replace(folder / "train-00000.h5", **options)
-    _rewrite_header(folder)
+    path = make().folder / "train-00000.h5"
+    _replace(path, **options)
     with pytest.raises(UserError, match=message) as caught:
-        open_split(folder, "train")
+        layout(path, window_fields(5, 7, "float32"), 20)
     assert "train-00000.h5" in str(caught.value)
 
 
-def test_unaligned_dataset_is_refused(tmp_path):
-    """NumPy copies a whole unaligned map at every access."""
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("features", data=np.zeros((1, 5, 7), "<f2"))  # 70 bytes
-        file.create_dataset("labels", data=np.zeros((1, 5), "<i4"))
-        file.create_dataset("utterance", data=np.zeros(1, "<i4"))
-        file.create_dataset("start", data=np.zeros(1, "<i4"))
-    with pytest.raises(UserError, match=r"labels begins at byte .*, no multiple of 4"):
-        layout(tmp_path / "x.h5", schema(1, 5, 7, "float16"))
+def test_another_file_in_a_shards_place_is_found_at_open(make):
+    """Same size, same datasets, other places in the file."""
+    folder = make().folder
+    path = folder / "train-00000.h5"
+    size = path.stat().st_size
+    _replace(path)
+    with pytest.raises(UserError, match=r"train-00000\.h5: "):
+        open_split(folder, "train")
+    os.truncate(path, size)
+    with pytest.raises(UserError, match="the HDF5 structure is altered"):
+        open_split(folder, "train")
 
 
 def test_missing_dataset_is_named(make):
-    folder = make().folder
-    with h5py.File(folder / "train-00001.h5", "a") as file:
+    path = make().folder / "train-00001.h5"
+    with h5py.File(path, "a") as file:
         del file["labels"]
-    _rewrite_header(folder)
     with pytest.raises(UserError, match=r"train-00001.h5: no dataset 'labels'"):
-        open_split(folder, "train")
+        layout(path, window_fields(5, 7, "float32"), 20)
 
 
 @pytest.mark.parametrize("check", [None, True, False])
@@ -193,49 +186,92 @@ def _flip(path: Path, offset: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-@pytest.mark.parametrize("where", ["header", "features", "start"])
+@pytest.mark.parametrize("where", [STRUCTURE, "padding", "features", "labels", "start"])
 def test_altered_byte_is_found(make, where):
-    """One flipped bit anywhere: in small sets at open, in all by verify()."""
+    """One flipped bit anywhere: in small sets at open, in all by verify(), which names what."""
     folder = make().folder
     path = folder / "train-00001.h5"
-    entry = read_manifest(folder).splits["train"].shards[1]
-    offset = {"header": 500, "features": entry.header_bytes + 77, "start": entry.bytes - 1}[where]
-    _flip(path, offset)
+    regions = layout(path, read_manifest(folder).fields, 20)
+    end = regions["labels"].offset + regions["labels"].size
+    assert regions["utterance"].offset > end
+    _flip(path, {STRUCTURE: 500, "padding": end}.get(where) or regions[where].offset + 77)
+    structure = where in (STRUCTURE, "padding")
+    what = f"train-00001.h5: {'the HDF5 structure' if structure else where} is altered: checksum"
     for check in (lambda: open_split(folder, "train"), lambda: verify(folder)):
-        with pytest.raises(UserError, match=r"train-00001.h5: altered: SHA-256"):
+        with pytest.raises(UserError, match=what):
             check()
-    if where == "header":
-        with pytest.raises(UserError, match="of the first"):
+    if structure:
+        with pytest.raises(UserError, match=what):
             open_split(folder, "train", verify=False)
     else:
         open_split(folder, "train", verify=False)
 
 
-def test_large_sets_are_checksummed_only_when_asked(make, monkeypatch):
-    """Above the limit the default reads headers only; verify=True reads all."""
+def test_every_byte_is_checksummed(make):
+    """A flip of any single byte of a shard is found."""
+    folder = make(windows=4, per_shard=2).folder
+    path = folder / "train-00000.h5"
+    good = path.read_bytes()
+    for offset in range(len(good)):
+        bad = bytearray(good)
+        bad[offset] ^= 1 << offset % 8
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match=r"train-00000\.h5"):
+            verify(folder)
+    path.write_bytes(good)
+    verify(folder)
+
+
+def test_all_faults_are_listed(make):
+    """One bad file does not hide the next; names of utterances count, too."""
     folder = make().folder
-    entry = read_manifest(folder).splits["train"].shards[0]
-    _flip(folder / "train-00000.h5", entry.header_bytes)
-    monkeypatch.setattr(sys.modules[Shards.__module__], "VERIFY_LIMIT_BYTES", 100)
+    _flip(folder / "train-00001.h5", 500)
+    _flip(folder / "heldout.utt2spk", 0)
+    (folder / "heldout-00000.h5").unlink()
+    found = {file: fault for file, _, fault in faults(folder, read_manifest(folder)) if fault}
+    assert sorted(found) == ["heldout-00000.h5", "heldout.utt2spk", "train-00001.h5"]
+
+
+def test_checksum_of_a_part(tmp_path):
+    """The checksum of bytes a .. b is that of a file of them."""
+    (tmp_path / "all").write_bytes(bytes(range(200)))
+    (tmp_path / "part").write_bytes(bytes(range(50, 90)))
+    assert checksum(tmp_path / "all", 50, 40) == checksum(tmp_path / "part")
+
+
+def test_large_sets_are_checksummed_only_when_asked(make, monkeypatch):
+    """Above the limit the default reads the structure only; verify=True reads all."""
+    folder = make().folder
+    regions = layout(folder / "train-00000.h5", read_manifest(folder).fields, 20)
+    _flip(folder / "train-00000.h5", regions["features"].offset)
+    monkeypatch.setattr("hpcddl.data.split_files.VERIFY_LIMIT_BYTES", 100)
     open_split(folder, "train")
     with pytest.raises(UserError, match="altered"):
         open_split(folder, "train", verify=True)
 
 
 def test_verify_passes_and_returns_the_manifest(make):
-    assert verify(make().folder).splits["train"].windows == 53
+    assert verify(make().folder).splits["train"].samples == 53
 
 
 MANIFESTS = [
-    (lambda text: text.update(version=2), "version"),
+    (lambda text: text.update(version=1), "version"),
     (lambda text: text.update(format="other"), "format"),
     (lambda text: text.pop("classes"), "classes: Field required"),
     (lambda text: text.update(extra=1), "extra"),
-    (lambda text: text["splits"]["train"].update(windows=54), "54, but its shards hold 53"),
+    (lambda text: text["splits"]["train"].update(samples=54), "54, but its shards hold 53"),
     (lambda text: text["class_counts"].pop(), "10 entries, expected classes = 11"),
     (
         lambda text: text["splits"]["train"]["shards"][0].update(file="../train-00000.h5"),
         "file: String should match",
+    ),
+    (
+        lambda text: text["splits"]["train"]["shards"][0]["offsets"].update(labels=4098),
+        "train-00000.h5: labels lies at bytes 4098",
+    ),
+    (
+        lambda text: text["splits"]["train"]["shards"][0]["checksums"].pop("start"),
+        "train-00000.h5: expected offsets and checksums",
     ),
 ]
 
@@ -264,30 +300,75 @@ def test_folder_without_manifest_and_unknown_split(make, tmp_path):
 
 
 def test_writer_refuses_other_counts_and_labels(tmp_path):
-    """Fewer or more windows than announced, or a label that is no class, is the caller's error."""
-    features, labels = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2), np.int32)
-    numbers = np.zeros(3, np.int32)
+    """Fewer or more samples than announced, or a label that is no class, is the caller's error."""
+    fields = {
+        "features": FieldEntry(shape=(2,), dtype="float32"),
+        "labels": FieldEntry(shape=(), dtype="int32"),
+    }
+    arrays = {"features": np.zeros((3, 2), np.float32), "labels": np.zeros(3, np.int32)}
 
-    def writer(windows: int) -> ShardSetWriter:
+    def writer(samples: int) -> ShardSetWriter:
+        counts = {"train": samples}
         return ShardSetWriter(
-            tmp_path,
-            frames=2,
-            features=2,
-            classes=2,
-            dtype="float32",
-            windows={"train": windows},
-            windows_per_shard=2,
+            tmp_path, "vectors", fields, classes=2, samples=counts, samples_per_shard=2
         )
 
-    with pytest.raises(ValueError, match="more windows than the 2 announced"):
-        writer(2).append("train", features, labels, numbers, numbers)
+    with pytest.raises(ValueError, match="more samples than the 2 announced"):
+        writer(2).append("train", **arrays)
     with pytest.raises(ValueError, match=r"labels span 0 .. 2, expected 0 .. 1"):
-        writer(3).append("train", features, np.full_like(labels, [0, 2]), numbers, numbers)
+        writer(3).append("train", **{**arrays, "labels": np.array([0, 1, 2], np.int32)})
+    with pytest.raises(
+        ValueError, match=r"float64 of \(3, 2\), expected float32 of \(2, 2\)|float64"
+    ):
+        writer(3).append("train", **{**arrays, "features": np.zeros((3, 2))})
     with writer(4) as short:
-        short.append("train", features, labels, numbers, numbers)
-        with pytest.raises(ValueError, match="3 windows, 4 announced"):
-            short.finish(utterances={}, speakers={}, utterance_speaker={}, provenance={}, counts={})
-    assert not (tmp_path / MANIFEST).exists()
+        short.append("train", **arrays)
+        with pytest.raises(ValueError, match="3 samples, 4 announced"):
+            short.finish(provenance={}, counts={})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train-00000.h5"]
+
+
+def test_a_shard_that_is_not_whole_is_not_there(tmp_path):
+    """Neither under its name nor aside; two writers of one shard do not meet."""
+    fields = {"tokens": FieldEntry(shape=(), dtype="int32")}
+    with ShardWriter(tmp_path / "train-00000.h5", fields, 5) as shard:
+        shard.append({"tokens": np.arange(3, dtype=np.int32)})
+        with pytest.raises(ValueError, match="2 of 5 samples are missing"):
+            shard.seal()
+        with pytest.raises(ValueError, match="3 samples, room for 2"):
+            shard.append({"tokens": np.arange(3, dtype=np.int32)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("when", ["created", "written"])
+def test_full_disk_is_one_clear_line(tmp_path, when):
+    """A limit on the size of files stands in for a full disk; nothing partial stays."""
+    code = f"""
+import os, resource, signal
+import numpy as np
+from pathlib import Path
+from hpcddl.data.manifest import FieldEntry
+from hpcddl.data.shard_file import ShardWriter
+from hpcddl.errors import UserError
+
+def fill():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+fields = {{"tokens": FieldEntry(shape=(), dtype="int32")}}
+if "{when}" == "created":
+    fill()
+try:
+    with ShardWriter(Path({str(tmp_path)!r}) / "a.h5", fields, 9000) as shard:
+        fill()
+        shard.append({{"tokens": np.zeros(9000, np.int32)}})
+except UserError as error:
+    print(error)
+    os._exit(0)
+"""
+    done = run_python("-c", code)
+    assert "File too large" in done.stdout, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def _sum_of_labels(split: Shards, queue: "multiprocessing.SimpleQueue[int]") -> None:

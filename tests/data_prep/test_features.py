@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from data_prep.features import add_deltas, check_finite, cmvn, delta_kernels, read_cmvn_options
-from data_prep.kaldi_scp import MatrixReader, PathMap, read_scp, read_table
+from data_prep.kaldi.features import (
+    Cmvn,
+    Deltas,
+    check_finite,
+    cmvn,
+    delta_kernels,
+    read_cmvn_options,
+    whole_blocks,
+)
+from data_prep.kaldi.path_map import PathMap
+from data_prep.kaldi.scp import MatrixReader
 from hpcddl.errors import UserError
+from tests.data_prep.tables import read_scp, read_table
 
 
 def stats_of(features: np.ndarray) -> np.ndarray:
@@ -14,11 +24,27 @@ def stats_of(features: np.ndarray) -> np.ndarray:
     return np.stack([sums, np.append((features**2).sum(0), 0)])
 
 
+def normalised(features: np.ndarray, by: Cmvn) -> np.ndarray:
+    features = features.copy()
+    by.apply(features)
+    return features
+
+
+def add_deltas(features: np.ndarray, order: int) -> np.ndarray:
+    """(T, D) -> (T, (order+1) D)."""
+    frames, dimension = features.shape
+    out = np.empty((whole_blocks(frames), (order + 1) * dimension), np.float32)
+    deltas = Deltas(order)
+    deltas.features(frames, dimension)[:] = features
+    deltas.write(out)
+    return out[:frames]
+
+
 @pytest.mark.parametrize("norm_vars", [False, True])
 def test_normalised_frames_have_mean_zero(norm_vars):
     """And variance one when asked for, and their own variance when not."""
     features = (5 + 3 * np.random.default_rng(0).standard_normal((500, 4))).astype(np.float32)
-    got = cmvn(stats_of(features), norm_vars)(features)
+    got = normalised(features, cmvn(stats_of(features), norm_vars))
     assert got.dtype == np.float32
     assert np.allclose(got.mean(0), 0, atol=1e-5)
     assert np.allclose(got.std(0), 1 if norm_vars else features.std(0), rtol=1e-5)
@@ -30,10 +56,11 @@ def test_variances_have_kaldis_floor():
 
 
 @pytest.mark.parametrize(
-    "stats", [np.zeros((2, 5)), np.full((2, 5), np.nan), np.ones((3, 5)), np.ones(5)]
+    "stats",
+    [np.zeros((2, 5)), np.full((2, 5), np.nan), np.ones((3, 5)), np.ones(5), 1e300 ** np.eye(2, 5)],
 )
 def test_bad_statistics_are_refused(stats):
-    """No frames, NaN, or another shape."""
+    """No frames, NaN, another shape, or a mean that no float holds."""
     with pytest.raises(ValueError, match="CMVN statistics"):
         cmvn(stats)
 
@@ -113,16 +140,50 @@ def test_values_that_are_not_finite_are_named(value):
 
 def test_cmvn_options(tmp_path):
     path = tmp_path / "cmvn_opts"
-    assert read_cmvn_options(path) == (True, False)
+    assert read_cmvn_options(path) == (True, False, ())
     for text, want in {
-        "\n": (True, False),
-        "--norm-means=true --norm-vars=true\n": (True, True),
-        "--norm-vars": (True, True),
-        "--norm-means=false": (False, False),
+        "\n": (True, False, ()),
+        "--norm-means=true --norm-vars=true\n": (True, True, ()),
+        "--norm-vars": (True, True, ()),
+        "--norm-means=false": (False, False, ()),
+        "--skip-dims=13:14:15\n": (True, False, (13, 14, 15)),
+        "--skip-dims=": (True, False, ()),
     }.items():
         path.write_text(text)
         assert read_cmvn_options(path) == want
-    for text in ("--skip-dims=13:14", "--norm-vars=yes", "--norm-means=false --norm-vars=true"):
+    for text in (
+        "--skip-dims=13,14",
+        "--skip-dims=-1",
+        "--norm-vars=yes",
+        "--norm-means=false --norm-vars=true",
+        "norm-vars=true",
+        "--reverse=true",
+    ):
         path.write_text(text)
         with pytest.raises(UserError, match="cmvn_opts: "):
             read_cmvn_options(path)
+
+
+def test_skipped_dimensions_stay_as_they_are():
+    """apply-cmvn's --skip-dims: the others are normalised as without it."""
+    features = (5 + 3 * np.random.default_rng(0).standard_normal((50, 4))).astype(np.float32)
+    got = normalised(features, cmvn(stats_of(features), True, (1, 3)))
+    want = normalised(features, cmvn(stats_of(features), True))
+    assert np.array_equal(got[:, [1, 3]], features[:, [1, 3]])
+    assert np.array_equal(got[:, [0, 2]], want[:, [0, 2]])
+    with pytest.raises(ValueError, match=r"skip-dims has 4, allowed: 0 \.\. 3"):
+        cmvn(stats_of(features), True, (1, 4))
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8, 9, 100])
+def test_deltas_of_fewer_frames_than_there_are(frames):
+    """Written into columns of a wider array, from features that go on."""
+    features = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
+    wide = np.zeros((whole_blocks(frames), 15), np.float32)
+    deltas = Deltas(2)
+    for _ in range(2):  # the buffer is used again
+        deltas.features(*features.shape)[:] = features
+        deltas.write(wide[:, 2:11])
+    assert np.allclose(wide[:frames, 2:11], loop_deltas(features, 2)[:frames], atol=1e-6)
+    assert not wide[:, :2].any()
+    assert not wide[:, 11:].any()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.kaldi_alignments import alignment_files, read_alignments
-from data_prep.kaldi_write import write_ids
+from data_prep.kaldi.alignments import alignment_files, read_alignments
+from data_prep.kaldi.write import write_ids
 from hpcddl.errors import UserError
 
 kaldi = pytest.importorskip("kaldi_native_io", reason="needs kaldi_native_io as the oracle")
@@ -86,9 +86,12 @@ def test_an_altered_zip_is_an_error(tmp_path):
         (b"a \0B\4\2\0\0\0\4\1\0\0\0\7\2\0\0\0", "a: .*another size than 4 bytes"),
         (b"a \0B\7\2\0\0\0\4\1\0\0\0\4\2\0\0\0", "no vector of 32-bit integers"),
         (b"a \0B\4\xff\xff\xff\xff", "no vector of 32-bit integers"),
-        (b"a 1 2 x\n", "a: .*no list of transition-ids"),
-        (b"a 1 2 99999999999\n", "a: .*no list of transition-ids"),
+        (b"a 1 2 x\n", "a: .*no list of integers"),
+        (b"a 1 2 99999999999\n", "a: .*no list of integers"),
+        (b"a 1_0\n", "a: .*no list of integers"),
         (b"\n", "no utterance begins here"),
+        (b" 1 2\n", "no utterance begins here"),
+        (b"x" * 2000, "no utterance begins here"),
         (b"\xff\xfe 1\n", "no utterance's name"),
     ],
 )
@@ -96,6 +99,33 @@ def test_garbled_records_are_named(tmp_path, data, message):
     (tmp_path / "ali.1").write_bytes(data)
     with pytest.raises(UserError, match=message):
         list(read_alignments(tmp_path / "ali.1"))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_records_that_are_not_wanted_are_passed_by(tmp_path, text):
+    """By number, and without a look at their values; cut ones are errors all the same."""
+    data = written_by_kaldi(tmp_path / "ali.1", text)
+    wrong = b"x 1 2 z\n" if text else b"x \0B\4\1\0\0\0\7\0\0\0\0"
+    (tmp_path / "ali.1").write_bytes(wrong + data + wrong)
+    got = dict(read_alignments(tmp_path / "ali.1", {1, 3}.__contains__))
+    assert list(got) == ["first", "large"]
+    assert all(np.array_equal(got[key], VECTORS[key]) for key in got)
+    (tmp_path / "ali.1").write_bytes(wrong + data + wrong[:-1])
+    with pytest.raises(UserError, match=rf"x: .*ali.1:{len(wrong + data)}: cut"):
+        list(read_alignments(tmp_path / "ali.1", {1, 3}.__contains__))
+
+
+def test_long_records_and_many_short_ones(tmp_path):
+    """Records longer than a block of reading, and such that begin anywhere in one."""
+    rng = np.random.default_rng(0)
+    lengths = [0, 200_000, 1, *rng.integers(0, 3000, 300), 60_000]
+    vectors = {f"u{i}": rng.integers(1, 2**31, n).astype(np.int32) for i, n in enumerate(lengths)}
+    with open(tmp_path / "ali.1", "wb") as file:
+        for key, vector in vectors.items():
+            write_ids(file, key, vector)
+    got = dict(read_alignments(tmp_path / "ali.1"))
+    assert list(got) == list(vectors)
+    assert all(np.array_equal(got[key], vector) for key, vector in vectors.items())
 
 
 def test_missing_file(tmp_path):
@@ -127,3 +157,11 @@ def test_a_missing_job_is_an_error(tmp_path):
     (tmp_path / "num_jobs").write_text("many\n")
     with pytest.raises(UserError, match="num_jobs: 'many'"):
         alignment_files(tmp_path)
+
+
+def test_one_file_and_pdf_ids(tmp_path):
+    """A file of any name is itself all; files of pdf-ids have a stem of their own."""
+    for name in ("ali.1.gz", "pdf.1", "some.ali"):
+        (tmp_path / name).touch()
+    assert alignment_files(tmp_path / "some.ali") == [tmp_path / "some.ali"]
+    assert alignment_files(tmp_path, "pdf") == [tmp_path / "pdf.1"]

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.kaldi_matrix import read_matrix
-from data_prep.kaldi_scp import Entry, MatrixReader, PathMap, read_scp
-from data_prep.kaldi_write import write_compressed, write_double
+from data_prep.kaldi.matrix import read_matrix
+from data_prep.kaldi.path_map import PathMap
+from data_prep.kaldi.scp import Entry, MatrixReader
+from data_prep.kaldi.write import write_compressed, write_double
 from hpcddl.errors import UserError
+from tests.data_prep.tables import read_scp
 
 kaldi = pytest.importorskip("kaldi_native_io", reason="needs kaldi_native_io as the oracle")
 
@@ -72,6 +74,23 @@ def test_every_kind_equals_kaldis_reader(tmp_path, kind):
             seen += 1
     reader.close()
     assert seen == len(matrices())
+
+
+@pytest.mark.parametrize("columns", [64, 65, 150, 300])
+def test_more_columns_than_are_decoded_together(tmp_path, columns):
+    """To the last bit, over values of many sizes; the buffers are used again."""
+    rng = np.random.default_rng(columns)
+    table = f"ark,scp:{tmp_path / 'x.ark'},{tmp_path / 'x.scp'}"
+    with kaldi.CompressedMatrixWriter(table) as writer:
+        for rows in (300, 9, 1000):
+            matrix = rng.standard_normal((rows, columns)) * 10 ** rng.uniform(-4, 4, columns)
+            writer.write(f"u{rows}", matrix.astype(np.float32), METHODS["CM"])
+    entries = read_scp(tmp_path / "x.scp", PathMap())
+    reader = MatrixReader(PathMap())
+    with kaldi.SequentialFloatMatrixReader(f"scp:{tmp_path / 'x.scp'}") as oracle:
+        for key, matrix in oracle:
+            assert np.array_equal(reader.read(entries[key]), np.asarray(matrix))
+    reader.close()
 
 
 RANGES = ["[0:3]", "[3:3]", "[:]", "[0:39]", "[0:40]", "[0:42]", "[39:41]"]
@@ -149,8 +168,13 @@ FAULTS = [
     (b"\0BFV \4\1\0\0\0aaaa", "a vector, expected a matrix"),
     (b"\0BXX aaaaaaaaaaaaaaaaa", "no Kaldi matrix begins here"),
     (b"RIFF....", "no Kaldi matrix begins here"),
-    (b"\0BFM \4" + struct.pack("<ibi", 2**30, 4, 2**30), "cut: .* the file ends after 0"),
+    (b"\0BFM \4" + struct.pack("<ibi", 2**30, 4, 2**30), "garbled: 1073741824 x 1073741824 values"),
+    (b"\0BFM \4" + struct.pack("<ibi", 2**14, 4, 2**14), "cut: "),
     (b"\0BFM \4" + struct.pack("<ibi", -1, 4, 4), "garbled: -1 x 4 values"),
+    (b"\0BFM \4" + struct.pack("<ibi", 2**30, 4, 0), "garbled: 1073741824 x 0 values"),
+    (b"\0BCM2 " + struct.pack("<ffii", 0, np.inf, 1, 1) + b"aa", "garbled: values from 0.0 over"),
+    (b"\0BCM " + struct.pack("<ffii", np.nan, 1, 1, 1) + b"aa", "garbled: values from nan over"),
+    (b" [\n 1 2_0 ]\n", "no matrix of numbers"),
     (b"\0BFM \7" + struct.pack("<ibi", 1, 4, 1) + b"aaaa", "sizes of integers 7 and 4, not 4"),
     (b"\0BCM " + struct.pack("<ffii", 0, 1, 5, -2), "garbled: 5 x -2 values"),
     (b" [\n 1 2\n 3 x ]\n", "no matrix of numbers"),

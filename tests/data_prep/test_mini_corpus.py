@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.kaldi_alignments import read_alignments
-from data_prep.kaldi_scp import read_table
+from data_prep.kaldi.alignments import read_alignments
 from data_prep.mini_speech import MAX_CLASSES, MIN_CLASSES, generate
+from tests.data_prep.tables import read_table
 
 SMALL = ["--utterances", "12", "--speakers", "4", "--classes", "100"]
 

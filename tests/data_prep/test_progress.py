@@ -19,6 +19,6 @@ def test_long_work_says_where_it_is(
     monkeypatch.setattr(module.time, "monotonic", lambda: next(seconds))
     list(progress(range(6), 6, "packing"))
     first, second, third = capsys.readouterr().err.splitlines()
-    assert first == "packing: 2 of 6, 0 per second, 40 s left"
+    assert first == "packing: 2 of 6 utt, 0 per second, 40 s left"
     assert second.startswith("packing: 4 of 6")
     assert third.startswith("packing: 6 of 6")

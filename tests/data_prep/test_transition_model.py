@@ -5,11 +5,13 @@ import struct
 import numpy as np
 import pytest
 
-from data_prep.kaldi_alignments import alignment_files, read_alignments
-from data_prep.kaldi_scp import MatrixReader, PathMap, read_scp
-from data_prep.kaldi_write import transition_model_bytes
-from data_prep.transition_model import find_model, read_transition_model
+from data_prep.kaldi.alignments import alignment_files, read_alignments
+from data_prep.kaldi.path_map import PathMap
+from data_prep.kaldi.scp import MatrixReader
+from data_prep.kaldi.transition_model import find_model, read_transition_model
+from data_prep.kaldi.write import transition_model_bytes
 from hpcddl.errors import UserError
+from tests.data_prep.tables import read_scp
 
 EXPERIMENTS = ["mono", "mono_ali", "tri1"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from mpi4py import MPI
 
-from hpcddl.world import World, promised_size
+from hpcddl.launcher import promised_size
+from hpcddl.world import World
 
 
 def pytest_ignore_collect() -> bool | None:

@@ -16,10 +16,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.kaldi_matrix import BadRecordError, read_exactly
+from data_prep.kaldi.matrix import BadRecordError, read_exactly
 from hpcddl.errors import UserError
 
 _LONGEST = 1 << 26  # entries of any list; more means a garbled file
+_MOST_IDS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,17 @@ class TransitionModel:
 
     def pdfs(self, transition_ids: NDArray[np.int32]) -> NDArray[np.int32]:
         """(T,) pdf-ids; raises ValueError for an id that the model does not have."""
-        if len(transition_ids):
+        try:
+            # Unsigned, so that negative ids are past the end; only id 0 has no pdf.
+            pdfs = self.pdf.take(transition_ids.astype(np.int32, copy=False).view(np.uint32))
+        except IndexError:
+            pdfs = self.pdf[:1]
+        if pdfs.min(initial=0) < 0:
             low, high = transition_ids.min(), transition_ids.max()
-            if low < 1 or high >= len(self.pdf):
-                raise ValueError(
-                    f"transition-ids span {low} .. {high}, the model has 1 .. {len(self.pdf) - 1}"
-                )
-        return self.pdf[transition_ids]
+            raise ValueError(
+                f"transition-ids span {low} .. {high}, the model has 1 .. {len(self.pdf) - 1}"
+            )
+        return pdfs
 
 
 def find_model(directory: Path) -> Path:
@@ -130,6 +135,8 @@ def _read_tuples(
         states = entries[entry_of[phone]]
         if not 0 <= hmm_state < len(states):
             raise BadRecordError(f"garbled: tuple {number} has state {hmm_state} of {len(states)}")
+        if len(pdf) + len(states[hmm_state]) > _MOST_IDS:
+            raise BadRecordError(f"garbled: more than {_MOST_IDS} transition-ids")
         for destination in states[hmm_state]:
             loop = destination == hmm_state
             pdf.append(row[-1] if loop else forward)

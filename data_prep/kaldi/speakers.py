@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from array import array
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+import xxhash
 
 from hpcddl.errors import UserError
 
+# utils/perturb_data_dir_speed.sh and its kin name copies so.
+_COPY = re.compile(r"^(?:sp|vp|pv)\d+(?:\.\d+)?-(?=.)")
 
-def families(speaker_of: Mapping[str, str], original_of: Mapping[str, str]) -> dict[str, str]:
+
+def original_name(utterance: str) -> str:
+    """The utterance that this one is a perturbed copy of, by its name (`sp0.9-X`), or itself."""
+    return _COPY.sub("", utterance)
+
+
+def families(copies: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Speaker -> a name shared by all speakers whose utterances are copies of one original.
 
-    `original_of` is Kaldi's utt2uniq (speed-perturbed copies have speakers of their own); an
-    utterance that is not in it is its own original.
+    `copies` has the speaker and the original of every utterance: speed-perturbed copies have
+    speakers of their own. Originals are kept as 64-bit hashes, as there may be millions; should two
+    collide, two speakers more are on one side.
     """
-    parent = {speaker: speaker for speaker in speaker_of.values()}
+    numbers: dict[str, int] = {}
+    hashes, owners = array("Q"), array("l")
+    for speaker, original in copies:
+        hashes.append(xxhash.xxh3_64_intdigest(original.encode()))
+        owners.append(numbers.setdefault(speaker, len(numbers)))
+    parent = list(range(len(numbers)))
 
-    def root(speaker: str) -> str:
+    def root(speaker: int) -> int:
         while parent[speaker] != speaker:
             parent[speaker] = parent[parent[speaker]]
             speaker = parent[speaker]
         return speaker
 
-    first: dict[str, str] = {}
-    for utterance, speaker in speaker_of.items():
-        original = original_of.get(utterance, utterance)
-        one, other = sorted((root(first.setdefault(original, speaker)), root(speaker)))
-        parent[other] = one
-    return {speaker: root(speaker) for speaker in parent}
+    hashed, owner = np.array(hashes), np.array(owners)
+    order = np.argsort(hashed, kind="stable")
+    same = hashed[order][1:] == hashed[order][:-1]
+    neighbours = np.stack([owner[order][:-1], owner[order][1:]], axis=1)[same]
+    for one, other in np.unique(neighbours, axis=0).tolist():
+        parent[root(other)] = root(one)
+    names = list(numbers)
+    family: dict[int, str] = {}
+    for speaker in sorted(names):
+        family.setdefault(root(numbers[speaker]), speaker)
+    return {speaker: family[root(numbers[speaker])] for speaker in names}
 
 
 def named(speakers: Iterable[str], family_of: Mapping[str, str]) -> set[str]:

@@ -1,0 +1,137 @@
+"""Downloaded files, as they come: in a folder, in a tar or a zip archive, compressed or not.
+
+Archives are read in place: nothing in them can name a path to write to.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from hpcddl.errors import UserError
+from hpcddl.files import sha256
+
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Turns what a damaged file or archive makes Python's readers raise into a UserError."""
+    try:
+        yield
+    except _DAMAGE as error:
+        # The reason alone, where the system gives one: its message would name the file again.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(f"{path}: cannot be read, or is cut short ({reason})") from None
+
+
+def decompressed(file: io.BufferedReader) -> io.BufferedReader:
+    """The contents of a .gz or .bz2 file, told by its first bytes; of any other, the file."""
+    head = file.peek(3)
+    if head.startswith(b"\x1f\x8b"):
+        return io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file)))
+    if head.startswith(b"BZh"):
+        return io.BufferedReader(cast(Any, bz2.BZ2File(file)))
+    return file
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[io.BufferedReader]:
+    """A file to read from, decompressed; what goes wrong meanwhile is a UserError."""
+    with reading(path), open(path, "rb") as file:
+        yield decompressed(file)
+
+
+class Archive:
+    """The files of a folder, or of a tar or zip archive, by base name.
+
+    Raises UserError for what is none of these, or is damaged, or names two files alike.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._close: Callable[[], None] = lambda: None
+        self._members: dict[str, Callable[[], Any]] = {}
+        self._sizes: dict[str, int] = {}
+        with reading(path):
+            if path.is_dir():
+                for entry in path.iterdir():
+                    if entry.is_file():
+                        self._add(
+                            entry.name,
+                            entry.stat().st_size,
+                            partial(open, entry, "rb", buffering=0),
+                        )
+            elif zipfile.is_zipfile(path):
+                self._add_zip(zipfile.ZipFile(path))
+            elif tarfile.is_tarfile(path):
+                self._add_tar(tarfile.open(path))  # noqa: SIM115
+            else:
+                raise UserError(f"{path}: allowed: a folder, a tar archive or a zip archive")
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _add_zip(self, archive: zipfile.ZipFile) -> None:
+        self._close = archive.close
+        for member in archive.infolist():
+            if not member.is_dir():
+                self._add(member.filename, member.file_size, partial(archive.open, member))
+
+    def _add_tar(self, archive: tarfile.TarFile) -> None:
+        self._close = archive.close
+        for member in archive:
+            if member.isfile():
+                self._add(member.name, member.size, partial(archive.extractfile, member))
+
+    def _add(self, name: str, size: int, opener: Callable[[], Any]) -> None:
+        base = PurePosixPath(name).name
+        if base in self._members:
+            raise UserError(f"{self.path}: holds two files named {base}")
+        self._members[base] = opener
+        self._sizes[base] = size
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def first(self, names: Iterable[str]) -> str:
+        """The first of `names` that is there; raises UserError where none is."""
+        names = list(names)
+        found = next(filter(self.__contains__, names), None)
+        if found is None:
+            raise UserError(f"{self.path}: holds no {' or '.join(names)}")
+        return found
+
+    def size(self, name: str) -> int:
+        """Of a file, in bytes."""
+        return self._sizes[self.first([name])]
+
+    def where(self, name: str) -> str:
+        """How an error names a file."""
+        return str(self.path / name)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[io.BufferedReader]:
+        """As `open_file`, of the file `name`."""
+        self.first([name])
+        with reading(self.where(name)), self._members[name]() as file:
+            yield decompressed(io.BufferedReader(file))
+
+    def checksums(self, names: Iterable[str]) -> dict[str, str]:
+        """Path -> SHA-256 of the files `names`, or of the archive they are in."""
+        paths = [self.path / name for name in names] if self.path.is_dir() else [self.path]
+        with reading(self.path):
+            return {str(path): sha256(path) for path in paths}

@@ -1,0 +1,72 @@
+"""The options that all `hpcddl prep` commands but Kaldi's have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hpcddl.errors import UserError
+
+
+def add_common(
+    parser: argparse.ArgumentParser,
+    *,
+    unit: str = "samples",
+    samples_per_shard: int = 65536,
+    required: bool = True,
+) -> Any:
+    """Declares them; returns argparse's group of sources, where a command adds its own."""
+    source = parser.add_mutually_exclusive_group(required=required)
+    source.add_argument(
+        "--synthetic",
+        type=int,
+        metavar="N",
+        help=f"no download: N generated {unit} to train on, a fifth as many held out, of the same "
+        "shape and number of classes, and learnable",
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="the new shard set")
+    add("--overwrite", action="store_true", help="replace an earlier shard set at --out")
+    add("--seed", type=int, default=0, help="of everything that is drawn")
+    add(
+        "--samples-per-shard",
+        type=int,
+        default=samples_per_shard,
+        help=f"{unit} in each file but the last",
+    )
+    return source
+
+
+def add_classes(parser: argparse.ArgumentParser, default: int, **limits: Any) -> None:
+    """Declares the number of classes of a stand-in that has the choice."""
+    parser.add_argument(
+        "--classes", type=int, help=f"of --synthetic only ({default} if not given)", **limits
+    )
+
+
+def add_heldout_fraction(parser: Any) -> None:
+    """Declares the option of sets that come without a held-out split."""
+    parser.add_argument(
+        "--heldout-fraction", type=float, default=0.1, help="of the samples, drawn by --seed"
+    )
+
+
+def check_common(arguments: argparse.Namespace) -> None:
+    """Raises UserError for a value out of range, or of a stand-in where there is none."""
+    if arguments.synthetic is None and getattr(arguments, "classes", None) is not None:
+        raise UserError(f"--classes: {arguments.classes}, allowed: only with --synthetic")
+    check_ranges(
+        arguments,
+        ("synthetic", 1, 2**40),
+        ("seed", 0, 2**63),
+        ("samples_per_shard", 1, 2**31 - 1),
+    )
+
+
+def check_ranges(arguments: argparse.Namespace, *limits: tuple[str, int, int]) -> None:
+    """Raises UserError for an option outside low .. high; None passes."""
+    for name, low, high in limits:
+        value = getattr(arguments, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name.replace('_', '-')}: {value}, allowed: {low} .. {high}")

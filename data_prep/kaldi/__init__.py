@@ -1,0 +1,1 @@
+"""Kaldi experiments, read without Kaldi and packed into shards."""

@@ -1,0 +1,223 @@
+"""`hpcddl prep kaldi`: a Kaldi experiment packed into HDF5 shards, without Kaldi."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from data_prep.kaldi.corpus import Sources
+from data_prep.kaldi.features import read_cmvn_options
+from data_prep.kaldi.jobs import Packer, skipped_lines
+from data_prep.kaldi.pack import Layout
+from data_prep.kaldi.plan import SKIPPED, HeldOut, Windows
+from data_prep.kaldi.stream_options import StreamOptions
+from data_prep.kaldi.transition_model import find_model
+from data_prep.packing import Packing
+from hpcddl.data.manifest import Manifest
+from hpcddl.errors import UserError
+from hpcddl.launcher import promised_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `hpcddl prep kaldi`."""
+    parser.description = (
+        "Packs features and alignments of a Kaldi experiment into shards of windows: CMVN, deltas, "
+        "several feature folders pasted frame by frame, and the pdf-id of every frame as its "
+        "class. Kaldi is not needed. Runs as one process, under mpirun, or as an array of jobs; a "
+        "stopped packing goes on where it was."
+    )
+    parser.epilog = (
+        "example: hpcddl prep kaldi --data data-fmllr-tri4/train_nodup,cmvn=none,delta-order=0 "
+        "--data exp/nnet3/ivectors_train_nodup --data data/train_nodup_logmel "
+        "--ali exp/tri4_ali_nodup --out shards/swb300"
+    )
+    _add_inputs(parser)
+    _add_shapes(parser)
+    _add_steps(parser)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--data",
+        action="append",
+        required=True,
+        metavar="DIR[,KEY=VALUE...]",
+        help="folder with feats.scp (the first also with utt2spk), or online i-vectors; several "
+        "are pasted in this order. Keys: cmvn=speaker|global|none, cmvn-stats=FILE, "
+        "norm-means=, norm-vars=true|false, skip-dims=A:B, delta-order=N",
+    )
+    add("--ali", type=Path, required=True, help="folder with ali.*.gz and final.mdl, or one file")
+    add("--model", type=Path, help="the model of the alignments, if not ALI/final.mdl")
+    add("--pdf-ids", type=int, metavar="C", help="alignments hold pdf-ids 0 .. C-1; no model")
+    add("--map", action="append", default=[], metavar="OLD=NEW", help="replace a path prefix")
+    add("--length-tolerance", type=int, default=2, help="frames by which pasted features differ")
+    add("--allow-pipes", action="store_true", help="run the commands in scp files (... |)")
+    add("--delta-order", type=int, default=2, help="0: none; of folders that do not say")
+    add("--no-cmvn", action="store_true", help="leave means and variances as they are")
+    add("--norm-vars", action="store_true", help="normalise variances whatever cmvn_opts says")
+
+
+def _add_shapes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--frames", type=int, default=21, help="frames per window")
+    add("--hop", type=int, help="frames between training windows, if not --frames")
+    add("--dtype", choices=("float16", "float32"), default="float16", help="stored features")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--heldout-speakers", metavar="A,B", help="speakers to hold out, by name")
+    group.add_argument(
+        "--heldout-fraction", type=float, default=0.1, help="of the frames, by whole speakers"
+    )
+    add("--seed", type=int, default=0, help="draws the held-out speakers")
+    add("--windows-per-shard", type=int, default=65536, help="windows in each file but the last")
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="the new shard set")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier set at --out")
+    steps = parser.add_mutually_exclusive_group()
+    steps.add_argument("--dry-run", action="store_true", help="only say how much it would be")
+    steps.add_argument("--plan", action="store_true", help="only make the plan that jobs share")
+    steps.add_argument("--job", metavar="K/N", help="pack the K-th of N parts, K from 1")
+    steps.add_argument("--merge", action="store_true", help="verify all parts and finish the set")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Packs, then says what was packed and what was not."""
+    began = time.monotonic()
+    job = _job(arguments.job)
+    packing = packer(arguments)
+    if (promised_size(os.environ) or 1) > 1:
+        if job or arguments.merge or arguments.plan or arguments.dry_run:
+            raise UserError("--job, --merge, --plan, --dry-run: for one process, not under mpirun")
+        # Imported here, as importing mpi4py starts MPI, which one process does without.
+        from hpcddl.world import World
+
+        world = World.create()
+        with world.failing_together():
+            manifest = packing.on_ranks(world)
+    elif arguments.dry_run:
+        print(packing.estimate())
+        return 0
+    elif arguments.plan:
+        print(packing.plan())
+        return 0
+    elif job:
+        print(packing.job(*job))
+        return 0
+    else:
+        manifest = packing.merge() if arguments.merge else packing.everything()
+    if manifest is not None:
+        _summarise(manifest, arguments.out, time.monotonic() - began)
+    return 0
+
+
+def _summarise(manifest: Manifest, out: Path, seconds: float) -> None:
+    counts = manifest.counts
+    for line in skipped_lines(counts["skipped"]):
+        print(f"{line} (named in {SKIPPED})")
+    shape = " x ".join(map(str, manifest.fields["features"].shape))
+    for name, split in manifest.splits.items():
+        print(
+            f"{name}: {counts['utterances'][name]} utterances of {counts['speakers'][name]} "
+            f"speakers, {split.samples} windows of {shape}, "
+            f"{counts['remainder_frames'][name]} frames dropped as remainders, "
+            f"{len(split.shards)} shards"
+        )
+    size = sum(split.bytes for split in manifest.splits.values()) / 2**30
+    seen = sum(count > 0 for count in manifest.class_counts)
+    print(
+        f"{out}: {manifest.classes} classes ({seen} seen in training), "
+        f"{manifest.fields['features'].dtype}, {size:.3f} GiB, {seconds:.1f} s"
+    )
+
+
+def _job(word: str | None) -> tuple[int, int] | None:
+    if word is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", word)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--job: {word!r}, allowed: K/N with 1 <= K <= N")
+    return int(match[1]), int(match[2])
+
+
+def packer(arguments: argparse.Namespace) -> Packer:
+    """The packing that the options describe; raises UserError for one that cannot be."""
+    _check_ranges(arguments)
+    sources = _sources(arguments)
+    windows = Windows(arguments.frames, arguments.hop or arguments.frames)
+    return Packer(
+        sources=sources,
+        layout=Layout(windows, arguments.dtype, arguments.windows_per_shard),
+        heldout=HeldOut(
+            tuple(filter(None, (arguments.heldout_speakers or "").split(","))),
+            arguments.heldout_fraction,
+            arguments.seed,
+        ),
+        packing=Packing(arguments.out, arguments.overwrite),
+        provenance=_provenance(arguments, sources),
+    )
+
+
+def _check_ranges(arguments: argparse.Namespace) -> None:
+    for name, low, high in (
+        ("frames", 1, 2**16),
+        ("hop", 1, arguments.frames),
+        ("delta_order", 0, 8),
+        ("windows_per_shard", 1, 2**31 - 1),
+        ("seed", 0, 2**63),
+        ("length_tolerance", 0, 2**16),
+        ("pdf_ids", 1, 2**31 - 1),
+    ):
+        value = getattr(arguments, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name.replace('_', '-')}: {value}, allowed: {low} .. {high}")
+    if not 0 < arguments.heldout_fraction < 1:
+        raise UserError(f"--heldout-fraction: {arguments.heldout_fraction}, allowed: 0 < F < 1")
+    if arguments.no_cmvn and arguments.norm_vars:
+        raise UserError("--norm-vars: not with --no-cmvn")
+    if arguments.pdf_ids and arguments.model:
+        raise UserError("--model: not with --pdf-ids, which need none")
+
+
+def _sources(arguments: argparse.Namespace) -> Sources:
+    if not arguments.ali.exists():
+        raise UserError(f"{arguments.ali}: no such folder or file")
+    folder = arguments.ali if arguments.ali.is_dir() else arguments.ali.parent
+    cmvn = read_cmvn_options(folder / "cmvn_opts")
+    if arguments.norm_vars:
+        cmvn = cmvn._replace(norm_means=True, norm_vars=True)
+    defaults = StreamOptions(
+        directory=Path(),
+        cmvn="none" if arguments.no_cmvn else "speaker",
+        cmvn_options=cmvn,
+        delta_order=arguments.delta_order,
+    )
+    streams = tuple(StreamOptions.parse(word, defaults) for word in arguments.data)
+    return Sources(
+        streams=streams,
+        alignments=arguments.ali,
+        classes=arguments.pdf_ids or arguments.model or find_model(folder),
+        map=tuple(arguments.map),
+        length_tolerance=arguments.length_tolerance,
+        allow_pipes=arguments.allow_pipes,
+    )
+
+
+def _provenance(arguments: argparse.Namespace, sources: Sources) -> dict[str, Any]:
+    named = bool(arguments.heldout_speakers)
+    return {
+        "data": [str(stream) for stream in sources.streams],
+        "alignments": str(arguments.ali),
+        "classes": str(sources.classes),
+        "map": list(arguments.map),
+        "length_tolerance": arguments.length_tolerance,
+        "hop": arguments.hop or arguments.frames,
+        "heldout_speakers": arguments.heldout_speakers.split(",") if named else [],
+        "heldout_fraction": None if named else arguments.heldout_fraction,
+        "seed": arguments.seed,
+    }

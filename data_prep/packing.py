@@ -1,0 +1,175 @@
+"""A packing under way: a folder beside the output where several jobs leave finished shards.
+
+Whatever is in it under its own name is whole: the plan, shards, and for each shard a record. A
+killed job leaves at most a hidden partial file, and its rerun writes only what is missing. The last
+step renames the folder to the output.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hpcddl.data.manifest import MANIFEST, FieldEntry, Manifest, ShardEntry, write_manifest
+from hpcddl.data.shard_file import check_contents, check_shard
+from hpcddl.data.shard_writer import shard_name
+from hpcddl.errors import UserError
+from hpcddl.files import sync_folder, write_whole
+
+SPLITS = ("train", "heldout")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Shard `number` of a split: its samples `first` .. `first + samples - 1`."""
+
+    split: str
+    number: int
+    first: int
+    samples: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return shard_name(self.split, self.number)
+
+
+class Record(BaseModel):
+    """What a finished shard adds to the manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entry: ShardEntry
+    class_counts: list[int]
+
+
+def parts(samples: Mapping[str, int], per_shard: int) -> list[Part]:
+    """All shards of a set, in order."""
+    return [
+        Part(split, number, first, min(per_shard, total - first))
+        for split, total in samples.items()
+        for number, first in enumerate(range(0, total, per_shard))
+    ]
+
+
+def share(everything: list[Part], job: int, jobs: int) -> list[Part]:
+    """The parts of job 1 .. `jobs`: near-equal numbers, consecutive for sequential reads."""
+    count = len(everything)
+    return everything[count * (job - 1) // jobs : count * job // jobs]
+
+
+class Packing:
+    """The folder `.OUT.packing` of an output that is not there yet."""
+
+    def __init__(self, out: Path, overwrite: bool) -> None:
+        """Raises UserError when `out` exists and must not be replaced."""
+        self.out = Path(os.path.abspath(out))
+        self.folder = self.out.with_name(f".{self.out.name}.packing")
+        if not os.path.lexists(self.out):
+            return
+        if not overwrite:
+            raise UserError(f"{out}: exists already; allowed: a new folder, or --overwrite")
+        if not (self.out / MANIFEST).is_file():
+            raise UserError(
+                f"{out}: holds no {MANIFEST}, so it is no earlier output: not overwritten"
+            )
+
+    def make(self) -> None:
+        """Makes the folder, and removes what jobs of this machine that are gone left in it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.out}: cannot make the folder ({error.strerror})") from None
+        host = socket.gethostname()
+        for path in self.folder.glob(f".*.{host}.*.partial"):
+            if not Path("/proc", path.suffixes[-2][1:]).exists():
+                path.unlink(missing_ok=True)
+
+    def need_room(self, size: int) -> None:
+        """Raises UserError when the file system has fewer than `size` free bytes."""
+        place = self.out.parent
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        if size > free:
+            raise UserError(
+                f"{self.out}: the shards take {size / 1e9:.1f} GB, "
+                f"{place} has {free / 1e9:.1f} GB free"
+            )
+
+    def record(self, part: Part, fields: Mapping[str, FieldEntry]) -> Record | None:
+        """The record of a finished shard, after the cheap checks; None when it is to be written."""
+        try:
+            record = Record.model_validate_json(self._record_path(part).read_bytes())
+            check_shard(self.folder / part.name, record.entry, fields)
+        except (FileNotFoundError, ValidationError, UserError):
+            return None
+        return record
+
+    def add(self, part: Part, entry: ShardEntry, class_counts: NDArray[np.int64]) -> None:
+        """Marks a shard as finished."""
+        record = Record(entry=entry, class_counts=class_counts.tolist())
+        write_whole(self._record_path(part), record.model_dump_json().encode())
+
+    def _record_path(self, part: Part) -> Path:
+        return self.folder / f"{part.name}.json"
+
+    def collect(
+        self, everything: list[Part], fields: Mapping[str, FieldEntry], read_all: bool
+    ) -> dict[Part, Record]:
+        """The records of all shards; with `read_all` every byte is compared with its checksum.
+
+        Raises UserError naming the shards that are missing or altered.
+        """
+        found: dict[Part, Record] = {}
+        missing = []
+        for part in everything:
+            record = self.record(part, fields)
+            if record is None:
+                missing.append(part.name)
+                continue
+            found[part] = record
+            if read_all:
+                path = self.folder / part.name
+                check_contents(path, record.entry, check_shard(path, record.entry, fields))
+        if missing:
+            raise UserError(
+                f"{self.folder}: {len(missing)} of {len(everything)} shards are not packed yet "
+                f"({', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}); run their jobs"
+            )
+        return found
+
+    def finish(self, manifest: Manifest) -> None:
+        """Writes the manifest, removes all that is not of the set, and renames the folder."""
+        texts = [manifest.names, manifest.skipped]
+        texts += [split.sources for split in manifest.splits.values()]
+        keep = {MANIFEST, *(text.file for text in texts if text is not None)}
+        for split in manifest.splits.values():
+            keep.update(entry.file for entry in split.shards)
+        write_manifest(self.folder, manifest)
+        for path in self.folder.iterdir():
+            if path.name not in keep:
+                path.unlink()
+        if self.out.exists():
+            old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+            os.rename(self.out, old)
+            os.rename(self.folder, self.out)
+            shutil.rmtree(old)
+        else:
+            os.rename(self.folder, self.out)
+        sync_folder(self.out.parent)
+
+    def discard_if_bare(self) -> bool:
+        """Removes the folder when it holds no finished shard; whether it did."""
+        if any(self.folder.glob("*.h5")):
+            return False
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return True

@@ -1,0 +1,109 @@
+"""Text as a data set: a split's tokens, read as contiguous streams; docs/data-format.md."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcddl.data.sampler import steps_per_epoch
+from hpcddl.data.split_files import SplitFiles, open_files
+from hpcddl.errors import UserError
+
+
+class TokenWindows:
+    """The windows of `bptt` tokens that a split's stream is cut into, each with the tokens after.
+
+    A language model carries its hidden state from one window to the next (paper B, appendix C.5):
+    `order` gives every row of every learner a contiguous part of the stream. Nothing is mapped
+    before the first `gather`, which may be called from several threads.
+    """
+
+    def __init__(self, files: SplitFiles, bptt: int) -> None:
+        self.bptt = bptt
+        self.shape = (bptt,)
+        self.classes = files.manifest.classes
+        """C: the words of the vocabulary."""
+        self.class_counts = np.asarray(files.manifest.class_counts, np.int64)
+        """(C,) how often each word occurs in the *training* split, whichever split this is."""
+        self.tokens = int(files.ends[-1])
+        self._files = files
+        self._maps: dict[int, NDArray] = {}
+        if not len(self):
+            raise UserError(
+                f"{files.directory}: split {files.split!r} holds {self.tokens} tokens, "
+                f"a window of bptt={bptt} takes {bptt + 1}"
+            )
+
+    def __len__(self) -> int:
+        # Of the last window the labels reach one token further.
+        return (self.tokens - 1) // self.bptt
+
+    def order(
+        self, seed: int, epoch: int, *, rank: int, ranks: int, batch: int, first_step: int = 0
+    ) -> Iterator[NDArray]:
+        """The (B,) windows of learner `rank` for each step of an epoch from `first_step` on.
+
+        The split is cut into nB streams of equally many windows, learner j has the B streams from
+        jB on, and row b of step k is window k of its stream. The same in every epoch.
+        """
+        steps = steps_per_epoch(len(self), ranks, batch)
+        starts = np.arange(rank * batch, (rank + 1) * batch, dtype=np.int64) * steps
+        for step in range(first_step, steps):
+            yield starts + step
+
+    def buffers(self, batch: int, pin_memory: bool = False) -> tuple[Tensor, Tensor]:
+        """Uninitialised tensors for `gather`: both (B, bptt) int64."""
+        shape = (batch, self.bptt)
+        tokens = torch.empty(shape, dtype=torch.int64, pin_memory=pin_memory)
+        return tokens, torch.empty(shape, dtype=torch.int64, pin_memory=pin_memory)
+
+    def gather(self, indices: NDArray, features_out: Tensor, labels_out: Tensor) -> None:
+        """Fills the `buffers` with the windows `indices` and their next tokens, in that order.
+
+        Raises IndexError for an index outside 0 .. len-1.
+        """
+        if not len(indices):
+            return
+        first, last = int(indices.min()), int(indices.max())
+        if first < 0 or last >= len(self):
+            split = self._files.split
+            raise IndexError(f"indices span {first} .. {last}, {split} holds 0 .. {len(self) - 1}")
+        begins = indices.astype(np.int64)[:, None] * self.bptt
+        places = begins + np.arange(self.bptt + 1)
+        rows = np.empty(places.shape, np.int32)
+        shards = self._files.ends.searchsorted(places, side="right")
+        for shard in np.unique(shards).tolist():
+            source = self._mapped(shard)
+            # A window may lie in two shards, or in more.
+            here = shards == shard
+            rows[here] = source[places[here] - (self._files.ends[shard] - len(source))]
+        np.copyto(features_out.numpy(), rows[:, :-1])
+        np.copyto(labels_out.numpy(), rows[:, 1:])
+
+    def batch(self, indices: NDArray) -> tuple[Tensor, Tensor]:
+        """The windows `indices` and their next tokens, as new tensors."""
+        features, labels = self.buffers(len(indices))
+        self.gather(indices, features, labels)
+        return features, labels
+
+    def _mapped(self, shard: int) -> NDArray:
+        tokens = self._maps.get(shard)
+        if tokens is None:
+            region = self._files.regions[shard]["tokens"]
+            tokens = self._maps[shard] = region.map(self._files.paths[shard])
+        return tokens
+
+
+def open_text(
+    directory: str | os.PathLike[str], split: str, bptt: int, verify: bool | None = None
+) -> TokenWindows:
+    """Opens one split of a text after checking every file it needs; see `open_files`.
+
+    Raises UserError also for a split of fewer tokens than one window takes.
+    """
+    return TokenWindows(open_files(directory, split, "tokens", verify), bptt)

@@ -1,0 +1,57 @@
+"""`hpcddl data show`: a picture of some samples and of how often the classes occur."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hpcddl.data.manifest import read_manifest
+from hpcddl.data.split_files import open_files
+from hpcddl.errors import UserError
+from hpcddl.inspect.pictures import PICTURES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `hpcddl data show`."""
+    parser.description = (
+        "Draws samples of a shard set: of speech one window with its labels, of images a grid, of "
+        "vectors some rows, of text a passage; and how often each class occurs in training."
+    )
+    parser.epilog = "example: hpcddl data show shards/swb300 --split heldout --sample 17"
+    add = parser.add_argument
+    add("path", type=Path, metavar="PATH", help="the folder of the shard set")
+    add("--split", default="train", help="which split the samples are from")
+    add("--sample", type=int, default=0, help="which sample, or the first of several, from 0")
+    add("--out", type=Path, help="the picture (.png, .pdf or .svg), if not ./NAME.png of PATH")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draws, and prints where."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    folder = arguments.path
+    out = arguments.out or Path(f"{folder.resolve().name}.png")
+    manifest = read_manifest(folder)
+    field = "tokens" if manifest.kind == "text" else "features"
+    files = open_files(folder, arguments.split, field, verify=False)
+    samples = int(files.ends[-1])
+    if not 0 <= arguments.sample < samples:
+        raise UserError(
+            f"--sample: {arguments.sample}, allowed: 0 .. {samples - 1} in {arguments.split}"
+        )
+    figure = plt.figure(figsize=(10, 8), layout="constrained")
+    try:
+        known = figure.canvas.get_supported_filetypes()
+        if out.suffix[1:] not in known:
+            raise UserError(f"--out {out}: must end in one of {', '.join(sorted(known))}")
+        PICTURES[manifest.kind](figure, files, arguments.sample)
+        figure.savefig(out, dpi=120)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
+    finally:
+        plt.close(figure)
+    print(f"picture: {out}")
+    return 0

@@ -1,0 +1,45 @@
+"""`hpcddl data verify`: every byte of a shard set against its manifest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hpcddl.data.byte_progress import ByteProgress
+from hpcddl.data.manifest import read_manifest
+from hpcddl.data.verified_copy import set_files
+from hpcddl.data.verify import faults
+from hpcddl.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `hpcddl data verify`."""
+    parser.description = (
+        "Reads every byte of a shard set and compares checksums with its manifest. Names every "
+        "file that is missing, cut or altered; exit status 2 when there is one."
+    )
+    parser.epilog = "example: hpcddl data verify shards/swb300"
+    parser.add_argument("path", type=Path, metavar="PATH", help="the folder of the shard set")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints bad files as they are found; raises UserError when there were any."""
+    folder = arguments.path
+    manifest = read_manifest(folder)
+    files = bad = 0
+    size = sum(file.bytes for file in set_files(folder, manifest))
+    progress = ByteProgress("verifying", size, lambda line: print(line, file=sys.stderr))
+    for _, count, fault in faults(folder, manifest):
+        files += 1
+        progress.add(count)
+        if fault is not None:
+            bad += 1
+            print(f"bad: {fault}", flush=True)
+    if bad:
+        raise UserError(f"{folder}: {bad} of {files} files are bad")
+    print(
+        f"{folder}: {files} files, {progress.done / 1e9:.3f} GB as packed; "
+        f"{progress.seconds:.1f} s, {progress}"
+    )
+    return 0

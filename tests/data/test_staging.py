@@ -1,0 +1,322 @@
+"""Staging: one whole copy per node, whoever is killed, comes second or runs out of room."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hpcddl.data import byte_progress
+from hpcddl.data import node_lock as lock_module
+from hpcddl.data.manifest import MANIFEST
+from hpcddl.data.node_lock import node_lock
+from hpcddl.data.shards import open_split
+from hpcddl.data.staging import stage_here, staged_path
+from hpcddl.errors import UserError
+from tests.conftest import ROOT, environment, run_python
+from tests.synthetic import write_recipe, write_shards
+
+STAGE = """
+import sys, time
+from pathlib import Path
+from hpcddl.data import staging, verified_copy
+source, folder, slow = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+write = verified_copy._write
+def slowly(*arguments):
+    time.sleep(slow)
+    write(*arguments)
+verified_copy._write = slowly
+print(staging.stage_here(source, folder, lambda text: print(text, flush=True)))
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """The node's own disk."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    return folder
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+def start(source: Path, disk: Path, slow: float = 0.0) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", STAGE, str(source), str(disk), str(slow)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_copy_has_the_same_bytes_and_serves_the_next_job(make, disk):
+    """Named by the manifest; found again without copying; nothing else in the folder."""
+    folder, said = make().folder, []
+    copy = stage_here(folder, disk, said.append)
+    assert list(disk.iterdir()) == [copy]
+    assert same_bytes(folder, copy)
+    assert said[0].startswith("staged 0.0")
+    before = copy.stat().st_ino
+    assert stage_here(folder, disk, said.append) == copy
+    assert copy.stat().st_ino == before
+    assert said[1] == f"staged before: {copy}"
+    other = make(windows=31, name="other").folder
+    assert stage_here(other, disk, said.append) != copy
+    assert len(list(disk.iterdir())) == 2
+
+
+@pytest.mark.parametrize("fault", ["missing", "cut", "altered", "no manifest", "names"])
+def test_a_damaged_copy_is_replaced(make, disk, fault):
+    """As when a site's cleaner has removed some files; who has it open goes on reading."""
+    made = make()
+    copy = stage_here(made.folder, disk, str)
+    split = open_split(copy, "train")
+    split.batch(np.arange(53))
+    path = copy / "train-00001.h5"
+    if fault == "missing":
+        path.unlink()
+    elif fault == "cut":
+        os.truncate(path, 1000)
+    elif fault == "altered":
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    elif fault == "no manifest":
+        (copy / MANIFEST).unlink()
+    else:
+        (copy / "train.utt2spk").write_text("a s\n")
+    assert stage_here(made.folder, disk, str) == copy
+    assert same_bytes(made.folder, copy)
+    assert list(disk.iterdir()) == [copy]
+    if fault != "cut":
+        assert (split.batch(np.arange(53))[1].numpy() == made.labels).all()
+
+
+@pytest.mark.parametrize("where", ["structure", "features", "text", "cut", "longer"])
+def test_a_damaged_source_is_named_and_nothing_stays(make, disk, where):
+    """Checksums are compared while copying."""
+    folder = make().folder
+    path = folder / ("train.utt2spk" if where == "text" else "train-00001.h5")
+    content = bytearray(path.read_bytes())
+    content[{"structure": 500, "features": 5000}.get(where, 0)] ^= 1
+    if where == "cut":
+        content = content[:-1]
+    elif where == "longer":
+        content[0] ^= 1
+        content += b"x"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=path.name):
+        stage_here(folder, disk, str)
+    assert list(disk.iterdir()) == []
+
+
+def test_too_little_room_is_told_before_the_copy(make, disk, monkeypatch):
+    """One line with both sizes; nothing is left behind."""
+    folder = make().folder
+    usage = shutil.disk_usage(disk)._replace(free=5000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match=r"the set has 0\.0\d\d GB, but only 0\.000 GB are free"):
+        stage_here(folder, disk, str)
+    assert list(disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing(make, disk):
+    """A limit on the size of files stands in for it."""
+    folder = make().folder
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n" + STAGE
+    done = run_python("-c", code, folder, disk, 0)
+    assert f"hpcddl.errors.UserError: --stage: {disk}/hpcddl-" in done.stderr
+    assert "train-0000" in done.stderr
+    assert "File too large" in done.stderr
+    assert list(disk.iterdir()) == []
+
+
+def test_a_full_file_system_leaves_nothing(make, tmp_path, monkeypatch):
+    """A real one of 64 KiB, whose free space is misjudged as when others fill it meanwhile."""
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", mounted],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a small file system: {done.stderr.strip()}")
+    try:
+        folder = make(windows=800, per_shard=300).folder
+        with pytest.raises(UserError, match=r"the set has 0\.\d+ GB, but only 0\.000 GB are free"):
+            stage_here(folder, mounted, str)
+        usage = shutil.disk_usage(mounted)._replace(free=1 << 40)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(UserError, match=r"--stage: .*: No space left on device"):
+            stage_here(folder, mounted, str)
+        assert list(mounted.iterdir()) == []
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
+def copying(source: Path, disk: Path) -> subprocess.Popen[str]:
+    """Another process that is in the middle of its copy, and will be for about a second."""
+    process = start(source, disk, slow=0.1)
+    while not list(disk.glob("hpcddl-*/*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+def test_two_jobs_at_once_make_one_copy(make, disk):
+    """The second waits for the first, says so, and copies nothing."""
+    folder, said = make().folder, []
+    first = copying(folder, disk)
+    copy = stage_here(folder, disk, said.append)
+    output = first.communicate(timeout=60)
+    assert first.returncode == 0, output
+    assert "GB/s" in output[0]
+    assert said == [f"waiting for another job of this node that stages {copy}"]
+    assert list(disk.iterdir()) == [copy]
+    assert same_bytes(folder, copy)
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_killed_copy_is_never_trusted(make, disk, waiting):
+    """SIGKILL leaves a partial copy and a lock that nobody holds; the next job mends both."""
+    folder, said = make().folder, []
+    first = copying(folder, disk)
+    if waiting:
+        threading.Timer(0.3, first.kill).start()
+    else:
+        first.kill()
+        first.communicate()
+        assert not staged_path(folder, disk).exists()
+        assert list(disk.glob("hpcddl-*"))
+    copy = stage_here(folder, disk, said.append)
+    assert ["waiting" in text for text in said] == [True, False][not waiting :]
+    assert list(disk.iterdir()) == [copy]
+    assert same_bytes(folder, copy)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+
+
+def test_a_holder_that_does_not_get_on_is_an_error(tmp_path, monkeypatch):
+    """One line that names the lock, instead of a job that hangs."""
+    monkeypatch.setattr(lock_module, "STALLED_SECONDS", 0.3)
+    path, told = tmp_path / "lock", []
+    with (
+        node_lock(path, lambda: 0, lambda: None),
+        pytest.raises(UserError, match="lock: held by another process"),
+        node_lock(path, lambda: 0, lambda: told.append(1)),
+    ):
+        pass
+    assert told == [1]
+    assert not path.exists()
+    grows = list(range(8))
+    with (
+        node_lock(path, lambda: 0, lambda: None),
+        pytest.raises(IndexError),  # as long as it grows, nobody gives up
+        node_lock(path, grows.pop, lambda: None),
+    ):
+        pass
+
+
+def test_a_missing_folder_and_an_unset_variable(make, tmp_path, command):
+    with pytest.raises(UserError, match=r"--stage .*/none: no such folder"):
+        stage_here(make().folder, tmp_path / "none", str)
+    recipe = write_recipe(tmp_path / "r.yaml", make(name="b").folder, "ssgd")
+    done = command("train", recipe, "--stage", "")
+    assert done.returncode == 2
+    assert "--stage: no folder given; is the variable set?" in done.stderr
+
+
+def test_progress_has_a_rate(monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(byte_progress, "_REPORT_SECONDS", 0.0)
+    byte_progress.ByteProgress("staging", 10_000_000_000, said.append).add(2_500_000_000)
+    assert said[0].startswith("staging: 2.5 of 10.0 GB, ")
+    assert said[0].endswith(" GB/s")
+
+
+FAKED_NODES = """
+import sys
+from pathlib import Path
+from hpcddl.data import staging
+from hpcddl.errors import UserError
+from hpcddl.world import World
+world = World.create(node_size=int(sys.argv[3]))
+node = world.rank // int(sys.argv[3])
+copied = []
+stage_here = staging.stage_here
+def counted(source, folder, say):
+    copied.append(folder)
+    return stage_here(source, folder, say)
+staging.stage_here = counted
+try:
+    with world.failing_together():
+        path = staging.stage(world, Path(sys.argv[1]), Path(sys.argv[2]) / f"node{node}")
+except UserError as error:
+    sys.stdout.write(f"rank {world.rank} refused: {error}\\n")
+    raise SystemExit(2)
+sys.stdout.write(f"rank {world.rank} copied {len(copied)} {path.parent.name}\\n")
+"""
+
+
+def test_one_rank_of_each_node_copies(make, tmp_path):
+    """Four ranks on two nodes: each reads its own node's copy."""
+    folder, node_size = make().folder, 2
+    for node in range(2):
+        (tmp_path / f"node{node}").mkdir()
+    done = run_python("-c", FAKED_NODES, folder, tmp_path, node_size, ranks=4)
+    assert done.returncode == 0, done.stderr
+    lines = sorted(line for line in done.stdout.splitlines() if line.startswith("rank"))
+    assert lines == [
+        f"rank {rank} copied {int(rank % node_size == 0)} node{rank // node_size}"
+        for rank in range(4)
+    ]
+    for node in range(2):
+        assert same_bytes(folder, staged_path(folder, tmp_path / f"node{node}"))
+
+
+def test_a_failure_on_one_node_is_every_ranks(make, tmp_path):
+    """Node 1 has no such folder: all ranks say so and end, none hangs."""
+    (tmp_path / "node0").mkdir()
+    done = run_python("-c", FAKED_NODES, make().folder, tmp_path, 1, ranks=2)
+    assert done.returncode == 2
+    for rank in range(2):
+        assert f"rank {rank} refused: --stage {tmp_path}/node1: no such folder" in done.stdout
+
+
+def test_training_from_a_copy_is_the_same_training(hpcddl, tmp_path, disk):
+    """Same weights to the bit; the run's config names the set, not its copy."""
+    shards = write_shards(tmp_path / "shards")
+    recipe = write_recipe(tmp_path / "recipe.yaml", shards, "ssgd")
+    blocks = ["epochs=1", "data.shuffle=blocks", "data.block=8", "data.buffer=24"]
+    sums = []
+    for name, words in (("plain", []), ("staged", ["--stage", disk])):
+        run = tmp_path / name
+        done = hpcddl("train", recipe, *blocks, "--out", run, *words, ranks=2)
+        assert done.returncode == 0, done.stderr
+        assert ("staged 0.0" in done.stdout) == (name == "staged")
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert config["data"]["path"] == str(shards)
+        sums.append(yaml.safe_load((run / "summary.json").read_text())["weights_sha256"])
+    assert sums[0] == sums[1]
+    (path,) = disk.iterdir()
+    assert same_bytes(shards, path)
+    path.joinpath("train-00000.h5").unlink()
+    os.truncate(shards / "train-00000.h5", 100)
+    done = hpcddl("train", recipe, "--out", tmp_path / "bad", "--stage", disk, ranks=2)
+    assert done.returncode == 2
+    assert done.stderr.count("hpcddl: error:") == 1
+    assert f"{shards}/train-00000.h5: shorter than the manifest says" in done.stderr
+    assert list(disk.iterdir()) == [path]
