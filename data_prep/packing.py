@@ -149,9 +149,7 @@ class Packing:
 
     def finish(self, manifest: Manifest) -> None:
         """Writes the manifest, removes all that is not of the set, and renames the folder."""
-        texts = [manifest.names, manifest.skipped]
-        texts += [split.sources for split in manifest.splits.values()]
-        keep = {MANIFEST, *(text.file for text in texts if text is not None)}
+        keep = {MANIFEST, *(text.file for text in manifest.texts)}
         for split in manifest.splits.values():
             keep.update(entry.file for entry in split.shards)
         write_manifest(self.folder, manifest)

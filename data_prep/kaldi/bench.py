@@ -89,6 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
         f"packing on one core     {result['pack_frames_per_second'] / 1e6:8.1f} M frames/s: "
         f"{result['pack/decode']:.2f} of it"
     )
+    print(
+        f"writing as many bytes   {result['write_frames_per_second'] / 1e6:8.1f} M frames/s: "
+        f"{result['write/decode']:.2f} of it, the most that packing can be on this disk"
+    )
     print(f"alignments to pdf-ids   {result['alignment_frames_per_second'] / 1e6:8.1f} M frames/s")
     print(f"two processes           {result['two/one']:8.2f} times one")
     return 0
@@ -97,9 +101,10 @@ def run(arguments: argparse.Namespace) -> int:
 def measure(folder: Path, dimension: int, size: int, repeats: int) -> dict[str, Any]:
     """The best of some repeats each, as rates and ratios.
 
-    `pack/decode` is one process on one core, from the first pass over the alignments to a finished
-    set, against Kaldi's reader going through the same feats.scp. `two/one` compares two processes
-    packing half each with one packing all; plan and start-up, which do not divide, are left out.
+    `write/decode` writes and syncs as many bytes as the set has. `pack/decode` is one process on
+    one core, from the first pass over the alignments to a finished set, against Kaldi's reader
+    going through the same feats.scp. `two/one` compares two processes packing half each with one
+    packing all; plan and start-up, which do not divide, are left out.
     """
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -107,6 +112,7 @@ def measure(folder: Path, dimension: int, size: int, repeats: int) -> dict[str, 
     tasks: dict[str, Callable[[], None]] = {
         "decode": lambda: _decode(corpus / "data" / "feats.scp"),
         "alignment": lambda: _align(corpus / "ali"),
+        "write": lambda: _write(folder / "set", frames * (2 * 3 * dimension + 4)),
         "pack": lambda: _pack(corpus, folder),
         "one": lambda: _in_processes(corpus, folder, 1),
         "two": lambda: _in_processes(corpus, folder, 2),
@@ -129,8 +135,19 @@ def measure(folder: Path, dimension: int, size: int, repeats: int) -> dict[str, 
         "machine": platform.node(),
         **{f"{name}_frames_per_second": frames / value for name, value in seconds.items()},
         "pack/decode": seconds["decode"] / seconds["pack"],
+        "write/decode": seconds["decode"] / seconds["write"],
         "two/one": seconds["one"] / seconds["two"],
     }
+
+
+def _write(path: Path, size: int) -> None:
+    """What packing writes at least: float16 features with two orders of deltas, int32 labels."""
+    block = bytes(1 << 20)
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(size // len(block)):
+            file.write(block)
+        os.fsync(file.fileno())
+    path.unlink()
 
 
 def _packer(corpus: Path, folder: Path) -> Packer:

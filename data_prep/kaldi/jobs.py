@@ -12,9 +12,9 @@ from data_prep.kaldi.corpus import KaldiCorpus, Sources
 from data_prep.kaldi.pack import Layout, manifest, pack_parts
 from data_prep.kaldi.plan import HeldOut, Plan, load_plan, make_plan, save_plan
 from data_prep.packing import SPLITS, Packing, Part, parts, share
-from data_prep.progress import Progress
 from hpcddl.data.manifest import Manifest
 from hpcddl.errors import UserError
+from hpcddl.progress import Progress
 
 if TYPE_CHECKING:
     from hpcddl.world import World
@@ -35,10 +35,8 @@ class Packer:
     def estimate(self) -> str:
         """How many windows and bytes the set will have, from a plan that is not stored."""
         with self._corpus() as corpus:
-            plan = load_plan(self.packing.folder, self._asked(corpus))
-            if plan is None:
-                plan, skipped = make_plan(corpus, self.layout.windows, self.heldout)
-                skipped.close()
+            plan, skipped = make_plan(corpus, self.layout.windows, self.heldout)
+            skipped.close()
         return self._size(plan)
 
     def plan(self) -> str:

@@ -102,6 +102,12 @@ class Manifest(_Frozen):
         """Size of one sample, all fields together, in bytes."""
         return sum(field.sample_bytes for field in self.fields.values())
 
+    @property
+    def texts(self) -> list[TextEntry]:
+        """All text files beside the shards."""
+        sources = [split.sources for split in self.splits.values()]
+        return [text for text in (self.names, self.skipped, *sources) if text is not None]
+
 
 def window_fields(frames: int, features: int, dtype: str) -> dict[str, FieldEntry]:
     """The fields of speech: windows of T frames, and where each was cut from."""

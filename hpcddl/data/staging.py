@@ -11,21 +11,18 @@ import shutil
 import socket
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Callable
 from pathlib import Path
 
-from hpcddl.data.byte_progress import ByteProgress
 from hpcddl.data.manifest import MANIFEST, Manifest, read_manifest
 from hpcddl.data.node_lock import node_lock
 from hpcddl.data.shard_file import check_shard
 from hpcddl.data.verified_copy import copy_set, set_files
 from hpcddl.errors import UserError
 from hpcddl.files import checksum, sync_folder
+from hpcddl.progress import Progress
 from hpcddl.world import World
 
 _POLL_SECONDS = 0.05
-
-Say = Callable[[str], None]
 
 
 def folder_argument(text: str) -> Path:
@@ -44,7 +41,7 @@ def stage(world: World, source: Path, folder: Path) -> Path:
     def work() -> Path:
         try:
             if world.node.rank == 0:
-                stage_here(source, folder, _print if world.rank == 0 else _keep_silent)
+                stage_here(source, folder, shown=world.rank == 0)
         finally:
             # No plain barrier: ranks that spin in it would take the cores from the copy.
             arrived = world.node.Ibarrier()
@@ -61,8 +58,10 @@ def staged_path(source: Path, folder: Path) -> Path:
     return folder / f"hpcddl-{checksum(source / MANIFEST)}"
 
 
-def stage_here(source: Path, folder: Path, say: Say) -> Path:
+def stage_here(source: Path, folder: Path, *, shown: bool) -> Path:
     """Copies the shard set `source` into `folder` unless a whole copy is there; returns its path.
+
+    `shown` false does it silently: one rank of a job speaks for all.
 
     Raises UserError when there is too little room or the disk fills up (nothing is left behind),
     a file of the set is damaged, or another process holds the lock and does not get on.
@@ -73,15 +72,15 @@ def stage_here(source: Path, folder: Path, say: Say) -> Path:
         raise UserError(f"--stage {folder}: no such folder; allowed: one on the node's own disk")
     try:
         if _is_whole(target, source, manifest):
-            say(f"staged before: {target}")
+            _say(f"staged before: {target}", shown)
             return target
         with node_lock(
             target.with_name(f".{target.name}.lock"),
             grown=lambda: sum(_size(file) for file in folder.glob(f"{target.name}.*/*")),
-            waiting=lambda: say(f"waiting for another job of this node that stages {target}"),
+            waiting=lambda: _say(f"waiting for another job that stages {target}", shown),
         ):
             if not _is_whole(target, source, manifest):
-                _copy(source, target, manifest, say)
+                _copy(source, target, manifest, shown)
     except OSError as error:
         raise UserError(f"--stage: {error.filename or folder}: {error.strerror}") from None
     return target
@@ -98,7 +97,7 @@ def _is_whole(target: Path, source: Path, manifest: Manifest) -> bool:
     return all(_size(target / file.name) == file.bytes for file in set_files(source, manifest))
 
 
-def _copy(source: Path, target: Path, manifest: Manifest, say: Say) -> None:
+def _copy(source: Path, target: Path, manifest: Manifest, shown: bool) -> None:
     """Makes the copy; under the lock."""
     partial = f"{target.name}.{socket.gethostname()}."
     for dead in target.parent.glob(f"{partial}*"):
@@ -112,10 +111,10 @@ def _copy(source: Path, target: Path, manifest: Manifest, say: Say) -> None:
         )
     copy = target.with_name(f"{partial}{os.getpid()}")
     damaged = target.with_name(f"{copy.name}.damaged")
-    progress = ByteProgress("staging", size, say)
     try:
         copy.mkdir()
-        copy_set(source, copy, manifest, progress.add)
+        with Progress(size, "staging", "GB", scale=10**9, shown=shown) as progress:
+            copy_set(source, copy, manifest, progress.add)
         if target.exists():
             # Jobs that read it keep what they have mapped.
             os.rename(target, damaged)
@@ -125,7 +124,7 @@ def _copy(source: Path, target: Path, manifest: Manifest, say: Say) -> None:
         shutil.rmtree(copy, ignore_errors=True)
         raise
     sync_folder(target.parent)
-    say(f"staged {size / 1e9:.3f} GB, {progress}: {target}")
+    _say(f"staged {size / 1e9:.3f} GB, {progress.rate:.2f} GB/s: {target}", shown)
 
 
 def _size(path: Path) -> int:
@@ -136,9 +135,6 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _print(text: str) -> None:
-    print(text, flush=True)
-
-
-def _keep_silent(text: str) -> None:
-    pass
+def _say(text: str, shown: bool) -> None:
+    if shown:
+        print(text, flush=True)

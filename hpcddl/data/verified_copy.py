@@ -41,10 +41,8 @@ def set_files(source: Path, manifest: Manifest) -> Iterator[SetFile]:
     for split in manifest.splits.values():
         for entry in split.shards:
             yield SetFile(entry.file, _shard_parts(entry, manifest), entry.checksums)
-    sources = [split.sources for split in manifest.splits.values()]
-    for text in (manifest.names, manifest.skipped, *sources):
-        if text is not None:
-            yield SetFile(text.file, [(_WHOLE, text.bytes)], {_WHOLE: text.checksum})
+    for text in manifest.texts:
+        yield SetFile(text.file, [(_WHOLE, text.bytes)], {_WHOLE: text.checksum})
     path = source / MANIFEST
     yield SetFile(MANIFEST, [(_WHOLE, path.stat().st_size)], {_WHOLE: checksum(path)})
 

@@ -17,12 +17,7 @@ def faults(
 ) -> Iterator[tuple[str, int, UserError | None]]:
     """Each file of a shard set, its bytes, and what is wrong with it, or None."""
     folder = Path(directory)
-    texts = [
-        manifest.names,
-        manifest.skipped,
-        *(split.sources for split in manifest.splits.values()),
-    ]
-    for text in filter(None, texts):
+    for text in manifest.texts:
         yield text.file, text.bytes, _text_fault(folder, text)
     for split in manifest.splits.values():
         for entry in split.shards:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from hpcddl.data.byte_progress import ByteProgress
 from hpcddl.data.manifest import read_manifest
 from hpcddl.data.verified_copy import set_files
 from hpcddl.data.verify import faults
 from hpcddl.errors import UserError
+from hpcddl.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,17 +28,17 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(folder)
     files = bad = 0
     size = sum(file.bytes for file in set_files(folder, manifest))
-    progress = ByteProgress("verifying", size, lambda line: print(line, file=sys.stderr))
-    for _, count, fault in faults(folder, manifest):
-        files += 1
-        progress.add(count)
-        if fault is not None:
-            bad += 1
-            print(f"bad: {fault}", flush=True)
+    with Progress(size, "verifying", "GB", scale=10**9) as progress:
+        for _, count, fault in faults(folder, manifest):
+            files += 1
+            progress.add(count)
+            if fault is not None:
+                bad += 1
+                print(f"bad: {fault}", flush=True)
     if bad:
         raise UserError(f"{folder}: {bad} of {files} files are bad")
     print(
         f"{folder}: {files} files, {progress.done / 1e9:.3f} GB as packed; "
-        f"{progress.seconds:.1f} s, {progress}"
+        f"{progress.seconds:.1f} s, {progress.rate:.2f} GB/s"
     )
     return 0

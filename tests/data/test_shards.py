@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hpcddl.data.manifest import MANIFEST, STRUCTURE, FieldEntry, read_manifest, window_fields
-from hpcddl.data.shard_file import ShardWriter, layout
+from hpcddl.data.shard_file import ShardWriter, check_contents, check_shard, layout
 from hpcddl.data.shard_writer import ShardSetWriter
 from hpcddl.data.shards import Shards, open_split
 from hpcddl.data.verify import faults, verify
@@ -210,16 +210,21 @@ def test_altered_byte_is_found(make, where):
 def test_every_byte_is_checksummed(make):
     """A flip of any single byte of a shard is found."""
     folder = make(windows=4, per_shard=2).folder
-    path = folder / "train-00000.h5"
+    manifest = read_manifest(folder)
+    path, entry = folder / "train-00000.h5", manifest.splits["train"].shards[0]
     good = path.read_bytes()
+
+    def check() -> None:
+        check_contents(path, entry, check_shard(path, entry, manifest.fields))
+
     for offset in range(len(good)):
         bad = bytearray(good)
         bad[offset] ^= 1 << offset % 8
         path.write_bytes(bad)
         with pytest.raises(UserError, match=r"train-00000\.h5"):
-            verify(folder)
+            check()
     path.write_bytes(good)
-    verify(folder)
+    check()
 
 
 def test_all_faults_are_listed(make):

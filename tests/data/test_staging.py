@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcddl.data import byte_progress
 from hpcddl.data import node_lock as lock_module
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.data.node_lock import node_lock
@@ -33,7 +32,7 @@ def slowly(*arguments):
     time.sleep(slow)
     write(*arguments)
 verified_copy._write = slowly
-print(staging.stage_here(source, folder, lambda text: print(text, flush=True)))
+print(staging.stage_here(source, folder, shown=True))
 """
 
 
@@ -62,27 +61,28 @@ def start(source: Path, disk: Path, slow: float = 0.0) -> subprocess.Popen[str]:
     )
 
 
-def test_a_copy_has_the_same_bytes_and_serves_the_next_job(make, disk):
+def test_a_copy_has_the_same_bytes_and_serves_the_next_job(make, disk, capsys):
     """Named by the manifest; found again without copying; nothing else in the folder."""
-    folder, said = make().folder, []
-    copy = stage_here(folder, disk, said.append)
+    folder = make().folder
+    copy = stage_here(folder, disk, shown=True)
     assert list(disk.iterdir()) == [copy]
     assert same_bytes(folder, copy)
-    assert said[0].startswith("staged 0.0")
+    assert capsys.readouterr().out.startswith("staged 0.0")
     before = copy.stat().st_ino
-    assert stage_here(folder, disk, said.append) == copy
+    assert stage_here(folder, disk, shown=True) == copy
     assert copy.stat().st_ino == before
-    assert said[1] == f"staged before: {copy}"
+    assert capsys.readouterr().out == f"staged before: {copy}\n"
     other = make(windows=31, name="other").folder
-    assert stage_here(other, disk, said.append) != copy
+    assert stage_here(other, disk, shown=False) != copy
     assert len(list(disk.iterdir())) == 2
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "altered", "no manifest", "names"])
 def test_a_damaged_copy_is_replaced(make, disk, fault):
     """As when a site's cleaner has removed some files; who has it open goes on reading."""
     made = make()
-    copy = stage_here(made.folder, disk, str)
+    copy = stage_here(made.folder, disk, shown=False)
     split = open_split(copy, "train")
     split.batch(np.arange(53))
     path = copy / "train-00001.h5"
@@ -96,7 +96,7 @@ def test_a_damaged_copy_is_replaced(make, disk, fault):
         (copy / MANIFEST).unlink()
     else:
         (copy / "train.utt2spk").write_text("a s\n")
-    assert stage_here(made.folder, disk, str) == copy
+    assert stage_here(made.folder, disk, shown=False) == copy
     assert same_bytes(made.folder, copy)
     assert list(disk.iterdir()) == [copy]
     if fault != "cut":
@@ -117,7 +117,7 @@ def test_a_damaged_source_is_named_and_nothing_stays(make, disk, where):
         content += b"x"
     path.write_bytes(content)
     with pytest.raises(UserError, match=path.name):
-        stage_here(folder, disk, str)
+        stage_here(folder, disk, shown=False)
     assert list(disk.iterdir()) == []
 
 
@@ -127,7 +127,7 @@ def test_too_little_room_is_told_before_the_copy(make, disk, monkeypatch):
     usage = shutil.disk_usage(disk)._replace(free=5000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"the set has 0\.0\d\d GB, but only 0\.000 GB are free"):
-        stage_here(folder, disk, str)
+        stage_here(folder, disk, shown=False)
     assert list(disk.iterdir()) == []
 
 
@@ -157,11 +157,11 @@ def test_a_full_file_system_leaves_nothing(make, tmp_path, monkeypatch):
     try:
         folder = make(windows=800, per_shard=300).folder
         with pytest.raises(UserError, match=r"the set has 0\.\d+ GB, but only 0\.000 GB are free"):
-            stage_here(folder, mounted, str)
+            stage_here(folder, mounted, shown=False)
         usage = shutil.disk_usage(mounted)._replace(free=1 << 40)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
         with pytest.raises(UserError, match=r"--stage: .*: No space left on device"):
-            stage_here(folder, mounted, str)
+            stage_here(folder, mounted, shown=False)
         assert list(mounted.iterdir()) == []
     finally:
         subprocess.run(["umount", mounted], check=True)
@@ -176,23 +176,23 @@ def copying(source: Path, disk: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_two_jobs_at_once_make_one_copy(make, disk):
+def test_two_jobs_at_once_make_one_copy(make, disk, capsys):
     """The second waits for the first, says so, and copies nothing."""
-    folder, said = make().folder, []
+    folder = make().folder
     first = copying(folder, disk)
-    copy = stage_here(folder, disk, said.append)
+    copy = stage_here(folder, disk, shown=True)
     output = first.communicate(timeout=60)
     assert first.returncode == 0, output
     assert "GB/s" in output[0]
-    assert said == [f"waiting for another job of this node that stages {copy}"]
+    assert capsys.readouterr().out == f"waiting for another job that stages {copy}\n"
     assert list(disk.iterdir()) == [copy]
     assert same_bytes(folder, copy)
 
 
 @pytest.mark.parametrize("waiting", [False, True])
-def test_a_killed_copy_is_never_trusted(make, disk, waiting):
+def test_a_killed_copy_is_never_trusted(make, disk, waiting, capsys):
     """SIGKILL leaves a partial copy and a lock that nobody holds; the next job mends both."""
-    folder, said = make().folder, []
+    folder = make().folder
     first = copying(folder, disk)
     if waiting:
         threading.Timer(0.3, first.kill).start()
@@ -201,7 +201,8 @@ def test_a_killed_copy_is_never_trusted(make, disk, waiting):
         first.communicate()
         assert not staged_path(folder, disk).exists()
         assert list(disk.glob("hpcddl-*"))
-    copy = stage_here(folder, disk, said.append)
+    copy = stage_here(folder, disk, shown=True)
+    said = capsys.readouterr().out.splitlines()
     assert ["waiting" in text for text in said] == [True, False][not waiting :]
     assert list(disk.iterdir()) == [copy]
     assert same_bytes(folder, copy)
@@ -232,19 +233,11 @@ def test_a_holder_that_does_not_get_on_is_an_error(tmp_path, monkeypatch):
 
 def test_a_missing_folder_and_an_unset_variable(make, tmp_path, command):
     with pytest.raises(UserError, match=r"--stage .*/none: no such folder"):
-        stage_here(make().folder, tmp_path / "none", str)
+        stage_here(make().folder, tmp_path / "none", shown=False)
     recipe = write_recipe(tmp_path / "r.yaml", make(name="b").folder, "ssgd")
     done = command("train", recipe, "--stage", "")
     assert done.returncode == 2
     assert "--stage: no folder given; is the variable set?" in done.stderr
-
-
-def test_progress_has_a_rate(monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr(byte_progress, "_REPORT_SECONDS", 0.0)
-    byte_progress.ByteProgress("staging", 10_000_000_000, said.append).add(2_500_000_000)
-    assert said[0].startswith("staging: 2.5 of 10.0 GB, ")
-    assert said[0].endswith(" GB/s")
 
 
 FAKED_NODES = """
@@ -257,9 +250,9 @@ world = World.create(node_size=int(sys.argv[3]))
 node = world.rank // int(sys.argv[3])
 copied = []
 stage_here = staging.stage_here
-def counted(source, folder, say):
+def counted(source, folder, shown):
     copied.append(folder)
-    return stage_here(source, folder, say)
+    return stage_here(source, folder, shown=shown)
 staging.stage_here = counted
 try:
     with world.failing_together():
