@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -160,21 +161,23 @@ def _utterances(
         stop = begin + int(
             np.searchsorted(plan.record[chosen[begin:end]], plan.file_ends[file], side="left")
         )
-        records = {int(r) - start for r in plan.record[chosen[number:stop]]}
+        wanted = bytearray(int(plan.file_ends[file]) - start)
+        np.frombuffer(wanted, np.uint8)[plan.record[chosen[number:stop]] - start] = 1
         path = corpus.files[file]
-        for name, ids in corpus.alignments(path, records.__contains__):
+        for name, ids in corpus.alignments(path, partial(_is_set, wanted)):
             at = chosen[number]
             frames = int(plan.frames[at])
-            features = corpus.streams.read(
-                name,
-                plan.speakers[plan.speaker[at]],
-                tuple(plan.feature_lines[at].tolist()),
-                frames,
-            )
+            features = corpus.streams.read(name, plan.speakers[plan.speaker[at]], frames)
             yield number, features, corpus.labels(path, name, ids)[:frames]
             number += 1
-        if number != stop:
+            if number == stop:
+                break
+        else:
             raise UserError(f"{path}: fewer alignments than when the packing was planned")
+
+
+def _is_set(flags: bytearray, number: int) -> bool:
+    return flags[number] == 1
 
 
 def manifest(

@@ -64,7 +64,6 @@ class Plan:
     speaker: NDArray[np.int32]  # (U,) index into `speakers`
     split: NDArray[np.int8]  # (U,) index into SPLITS
     name_line: NDArray[np.int64]  # (U,) where utt2spk has it, in bytes
-    feature_lines: NDArray[np.int64]  # (U, streams) likewise in each scp file
     file_ends: NDArray[np.int64]  # (F,) alignments in all files up to each
     speakers: list[str]
     dimension: int  # D, all streams together
@@ -80,10 +79,9 @@ class Plan:
 class _Survey:
     """Grows while the alignments go by."""
 
-    def __init__(self, streams: int) -> None:
-        self.record, self.name_line, self.lines = array("q"), array("q"), array("q")
+    def __init__(self) -> None:
+        self.record, self.name_line = array("q"), array("q")
         self.frames, self.speaker = array("i"), array("i")
-        self.streams = streams
         self.speakers: dict[str, int] = {}
         self.skipped: Counter[str] = Counter()
         # On disk when it is long: all of a corpus may be unusable.
@@ -99,7 +97,7 @@ def make_plan(corpus: KaldiCorpus, windows: Windows, heldout: HeldOut) -> tuple[
 
     Raises UserError for an utterance without speaker, aligned twice, or an empty split.
     """
-    survey = _Survey(len(corpus.streams))
+    survey = _Survey()
     try:
         return _plan(corpus, survey, windows, heldout), survey.skipped_lines
     except BaseException:
@@ -112,24 +110,23 @@ def _plan(corpus: KaldiCorpus, survey: _Survey, windows: Windows, heldout: HeldO
     if not survey.frames:
         reasons = ", ".join(f"{count}: {reason}" for reason, count in survey.skipped.items())
         raise UserError(f"{corpus.data}: no utterance can be packed ({reasons or 'none there'})")
-    frames = np.array(survey.frames, np.int32)
-    speaker = np.array(survey.speaker, np.int32)
+    frames = np.asarray(survey.frames)
+    speaker = np.asarray(survey.speaker)
     names = list(survey.speakers)
     chosen = _held_out(corpus, survey, names, frames, speaker, heldout)
     split = np.isin(speaker, [survey.speakers[name] for name in chosen]).astype(np.int8)
     hop = np.where(split == 0, windows.hop_of("train"), windows.hop_of("heldout"))
     count = window_counts(frames, windows.frames, hop)
     dropped = remainders(frames, windows.frames, hop)
-    for line in np.array(survey.name_line)[count == 0].tolist():
+    for line in np.asarray(survey.name_line)[count == 0].tolist():
         survey.skip(f"shorter than {windows.frames} frames", corpus.speakers.at(line).key)
     kept = count > 0
     plan = Plan(
-        record=np.array(survey.record)[kept],
+        record=np.asarray(survey.record)[kept],
         frames=frames[kept],
         speaker=speaker[kept],
         split=split[kept],
-        name_line=np.array(survey.name_line)[kept],
-        feature_lines=np.array(survey.lines).reshape(-1, survey.streams)[kept],
+        name_line=np.asarray(survey.name_line)[kept],
         file_ends=np.array(ends, np.int64),
         speakers=names,
         dimension=corpus.streams.dimension,
@@ -189,7 +186,6 @@ def _look(
     else:
         found.record.append(record)
         found.name_line.append(line.offset)
-        found.lines.extend(place.lines)
         found.frames.append(place.shortest)
         found.speaker.append(found.speakers.setdefault(line.value, len(found.speakers)))
 

@@ -81,13 +81,11 @@ class Scp:
         """What the line describes; raises UserError as parse_entry."""
         return parse_entry(self._table.path, line.key, line.value, self._paths, self._allow_pipes)
 
-    def entry_at(self, offset: int, key: str) -> Entry:
-        """The entry of the line at a byte offset; raises UserError unless it is `key`'s."""
-        line = self._table.at(offset)
-        if line.key != key:
-            raise UserError(
-                f"{self._table.path}: {line.key} at byte {offset}, expected {key}: has it changed?"
-            )
+    def entry_of(self, key: str) -> Entry:
+        """The entry of `key`; raises UserError where there is none."""
+        line = self.find(key)
+        if line is None:
+            raise UserError(f"{self._table.path}: no line of {key}: has it changed?")
         return self.entry(line)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ def families(copies: Iterable[tuple[str, str]]) -> dict[str, str]:
     collide, two speakers more are on one side.
     """
     numbers: dict[str, int] = {}
-    hashes, owners = array("Q"), array("l")
+    hashes, owners = array("Q"), array("i")
     for speaker, original in copies:
         hashes.append(xxhash.xxh3_64_intdigest(original.encode()))
         owners.append(numbers.setdefault(speaker, len(numbers)))
@@ -40,7 +40,7 @@ def families(copies: Iterable[tuple[str, str]]) -> dict[str, str]:
             speaker = parent[speaker]
         return speaker
 
-    hashed, owner = np.array(hashes), np.array(owners)
+    hashed, owner = np.asarray(hashes), np.asarray(owners)
     order = np.argsort(hashed, kind="stable")
     same = hashed[order][1:] == hashed[order][:-1]
     neighbours = np.stack([owner[order][:-1], owner[order][1:]], axis=1)[same]

@@ -35,10 +35,10 @@ class _Stream:
         """The utterance's line in the scp file."""
         return self._scp.find(utterance)
 
-    def learn(self, utterance: str, offset: int) -> None:
-        """Sees the number of columns of the utterance whose scp line is there, if none was seen."""
+    def learn(self, utterance: str) -> None:
+        """Sees the number of columns of the utterance, if none was seen."""
         if not self.columns:
-            self._rows(self._scp.entry_at(offset, utterance))
+            self._rows(self._scp.entry_of(utterance))
 
     def _rows(self, entry: Entry) -> int:
         rows, columns = self._scp.reader.shape(entry)
@@ -82,11 +82,9 @@ class FrameStream(_Stream):
         said = self._said(line.key) if self.columns else None
         return self._rows(self._scp.entry(line)) if said is None else said
 
-    def read(
-        self, utterance: str, offset: int, speaker: str, frames: int, out: NDArray[np.float32]
-    ) -> None:
+    def read(self, utterance: str, speaker: str, frames: int, out: NDArray[np.float32]) -> None:
         """Fills `out` (whole blocks, width) with the first `frames` frames."""
-        entry = self._scp.entry_at(offset, utterance)
+        entry = self._scp.entry_of(utterance)
         normalise = None
         if self._normalisations is not None:
             normalise = self._normalisations.of(speaker, self.columns).apply
@@ -148,11 +146,9 @@ class IvectorStream(_Stream):
         rows = self._rows(self._scp.entry(line))
         return rows > 0 and abs(rows * self._period - frames) <= _IVECTOR_TOLERANCE
 
-    def read(
-        self, utterance: str, offset: int, speaker: str, frames: int, out: NDArray[np.float32]
-    ) -> None:
+    def read(self, utterance: str, speaker: str, frames: int, out: NDArray[np.float32]) -> None:
         """Fills `out` (T, D): row t // period for frame t, and the last row past the end."""
-        entry = self._scp.entry_at(offset, utterance)
+        entry = self._scp.entry_of(utterance)
         matrix = self._scp.reader.read(entry)
         if not len(matrix):
             raise fault(entry, "no i-vectors")

@@ -18,9 +18,8 @@ from hpcddl.errors import UserError
 
 
 class Found(NamedTuple):
-    """Where an utterance's features are: byte offsets of its scp lines, and lengths in frames."""
+    """The frames of an utterance in the stream that has fewest, and in the one that has most."""
 
-    lines: tuple[int, ...]
     shortest: int
     longest: int
 
@@ -73,7 +72,7 @@ class Streams:
         return sum(stream.width for stream in self._streams)
 
     def survey(self, utterance: str) -> Found | str:
-        """Where the utterance is, without reading its values; or why it cannot be used."""
+        """How long the utterance is, without reading its values; or why it cannot be used."""
         lines = []
         for stream, directory in zip(self._streams, self._directories, strict=True):
             if (line := stream.find(utterance)) is None:
@@ -89,24 +88,22 @@ class Streams:
         for stream, line in pairs:
             if isinstance(stream, IvectorStream) and not stream.fits(line, shortest):
                 return "i-vectors and features of different lengths"
-        return Found(tuple(line.offset for line in lines), shortest, longest)
+        return Found(shortest, longest)
 
-    def read(
-        self, utterance: str, speaker: str, lines: Sequence[int], frames: int
-    ) -> NDArray[np.float32]:
-        """(frames, dimension) from the scp lines at these bytes, all finite.
+    def read(self, utterance: str, speaker: str, frames: int) -> NDArray[np.float32]:
+        """(frames, dimension) the first frames of an utterance, all finite.
 
         The array is a buffer that the next call fills again.
         """
         if not all(stream.columns for stream in self._streams):
-            for stream, line in zip(self._streams, lines, strict=True):
-                stream.learn(utterance, line)
+            for stream in self._streams:
+                stream.learn(utterance)
         out = self._buffer.array(whole_blocks(frames), self.dimension)
         begin = 0
         # Values that overflow are found by their not being finite.
         with np.errstate(over="ignore", invalid="ignore"):
-            for stream, line in zip(self._streams, lines, strict=True):
+            for stream in self._streams:
                 end = begin + stream.width
-                stream.read(utterance, line, speaker, frames, out[:, begin:end])
+                stream.read(utterance, speaker, frames, out[:, begin:end])
                 begin = end
         return out[:frames]
