@@ -368,7 +368,7 @@ try:
         fill()
         shard.append({{"tokens": np.zeros(9000, np.int32)}})
 except UserError as error:
-    print(error)
+    print(error, flush=True)
     os._exit(0)
 """
     done = run_python("-c", code)
