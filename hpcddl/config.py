@@ -45,12 +45,14 @@ class Config(Strict):
     epochs: Count
     start_epoch: CountOrNone = 0  # where epoch count, schedule and data order begin (init_from)
     global_batch: Count
+    accumulate: Count = 1  # micro-batches that each learner's local batch is processed in
     model: Annotated[Choice, From(MODELS)]
     data: Annotated[Choice, From(DATASETS)]
     optimizer: Annotated[Choice, From(OPTIMIZERS)]
     schedule: Annotated[Choice, From(SCHEDULES)]
     strategy: Annotated[Choice, From(STRATEGIES)]
     weight_noise: WeightNoise = WeightNoise()
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # of each gradient before it is stepped
     checkpoint: Checkpointing = Checkpointing()
     init_from: str | None = None  # RUN@EPOCH: weights and statistics of another run's consensus
     dtype: Literal["float32", "float64"] = "float32"

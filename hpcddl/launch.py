@@ -23,7 +23,7 @@ from hpcddl.metrics import Metrics
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.options import Choice
-from hpcddl.schedules import SCHEDULES
+from hpcddl.schedules import SCHEDULES, Schedule, agree_until
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
 from hpcddl.strategies.weight_noise import WeightNoise
@@ -70,7 +70,9 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
     data = _staged(config.data, arguments.stage, world) if arguments.stage else config.data
     train_set, heldout = world.together(lambda: data.build(DATASETS))
     local_batch = world.together(lambda: _local_batch(config, world, len(train_set)))
-    model, strategy = _learner(config, world, train_set, fresh=resumed is None)
+    schedule = world.together(lambda: _schedule(config, resumed, folder))
+    choice = world.together(lambda: _switching(config.strategy, schedule))
+    model, strategy = _learner(config, choice, world, train_set, fresh=resumed is None)
     start = Position(epoch=config.start_epoch)
     if resumed:
         state = world.together(lambda: resumed.learner(world.rank))
@@ -101,7 +103,7 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
         result = train(
             model,
             strategy,
-            config.schedule.build(SCHEDULES, config.global_batch),
+            schedule,
             train_set,
             heldout,
             world,
@@ -110,6 +112,7 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
             start=start,
             epochs=config.epochs,
             local_batch=local_batch,
+            accumulate=config.accumulate,
             seed=config.seed,
             prefetch=config.prefetch,
         )
@@ -136,8 +139,17 @@ def _staged(data: Choice, folder: Path, world: World) -> Choice:
     return Choice(data.name, {**data.options, "path": str(path)})
 
 
+def _switching(strategy: Choice, schedule: Schedule) -> Choice:
+    """The strategy with the epoch of the schedule's first decay where it asks for that."""
+    if strategy.options.get("after") != "first_decay":
+        return strategy
+    if schedule.first_decay is None:
+        raise UserError("strategy.after=first_decay: the schedule has no decay; give an epoch")
+    return Choice(strategy.name, {**strategy.options, "after": schedule.first_decay})
+
+
 def _learner(
-    config: Config, world: World, train_set: Dataset, fresh: bool
+    config: Config, choice: Choice, world: World, train_set: Dataset, fresh: bool
 ) -> tuple[nn.Module, Strategy]:
     """The network and its strategy; all learners hold the same weights."""
     torch.manual_seed(config.seed)
@@ -150,10 +162,11 @@ def _learner(
 
     def build() -> Strategy:
         optimizer = config.optimizer.build(OPTIMIZERS, model)
-        strategy: Strategy = config.strategy.build(STRATEGIES, model, optimizer, world, config.seed)
+        strategy: Strategy = choice.build(STRATEGIES, model, optimizer, world, config.seed)
         return strategy
 
     strategy = world.together(build)
+    strategy.clip_norm = config.clip_norm
     if config.weight_noise.std:
         noise = config.weight_noise
         strategy = WeightNoise(strategy, noise.std, noise.reading, config.seed)
@@ -208,8 +221,27 @@ def _local_batch(config: Config, world: World, samples: int) -> int:
     if config.start_epoch >= config.epochs:
         raise UserError(f"start_epoch={config.start_epoch}: must be below epochs={config.epochs}")
     local = config.global_batch // world.size
+    if config.accumulate > local:
+        raise UserError(
+            f"accumulate={config.accumulate}: must not exceed the local batch of {local} samples"
+        )
     steps_per_epoch(samples, world.size, local)
     return local
+
+
+def _schedule(config: Config, resumed: Checkpoint | None, folder: Path) -> Schedule:
+    """The run's rates; refuses other epochs where the rates so far were meant for those before."""
+    schedule: Schedule = config.schedule.build(SCHEDULES, config.global_batch, config.epochs)
+    if resumed:
+        epochs = yaml.safe_load((folder / "config.yaml").read_text())["epochs"]
+        before = config.schedule.build(SCHEDULES, config.global_batch, epochs)
+        begun = resumed.position.epoch + bool(resumed.position.step)
+        if not agree_until(begun, schedule, before):
+            raise UserError(
+                f"--resume: epochs was {epochs} in {folder} and is {config.epochs} now, and the "
+                f"rates of schedule.name={config.schedule.name} so far depend on it; keep epochs"
+            )
+    return schedule
 
 
 def _start_from(model: nn.Module, reference: str, world: World) -> None:
@@ -241,6 +273,8 @@ def _announce(config: Config, strategy: Strategy, folder: Path, start: Position)
     here = f"{world.node.size} of them on this node"
     print(f"run {folder}: {' '.join(map(shlex.quote, sys.argv[1:]))}")
     print(f"{world.size} learners, {here}, on {world.device.type}; {strategy.describe()}")
+    if config.clip_norm:
+        print(f"gradients clipped to norm {config.clip_norm:g}")
     print(
         f"{config.model.name}: {parameters:,} weights ({4 * parameters / 2**20:.2f} MiB as float32)"
         f"; global batch {config.global_batch}"

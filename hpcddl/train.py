@@ -5,11 +5,12 @@ from contextlib import closing
 
 from torch import nn
 
+from hpcddl.accumulate import backward
 from hpcddl.checkpoint import Position
 from hpcddl.data import Dataset
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import steps_per_epoch
-from hpcddl.evaluate import Evaluation, classification_loss, evaluate, log_prior
+from hpcddl.evaluate import Evaluation, evaluate, log_prior
 from hpcddl.metrics import Metrics
 from hpcddl.schedules import Schedule
 from hpcddl.strategies.base import Strategy
@@ -29,6 +30,7 @@ def train(
     start: Position,
     epochs: int,
     local_batch: int,
+    accumulate: int,
     seed: int,
     prefetch: int,
 ) -> Evaluation:
@@ -42,6 +44,7 @@ def train(
     prior = log_prior(train_set.class_counts)
     dtype = next(model.parameters()).dtype
     steps = steps_per_epoch(len(train_set), world.size, local_batch)
+    micro_batch = -(-local_batch // accumulate)
     watch = metrics.watch
     for epoch in range(start.epoch, epochs):
         first = start.step if epoch == start.epoch else 0
@@ -51,15 +54,15 @@ def train(
         with closing(loader.batches(order)) as batches:
             for step, (features, labels) in enumerate(batches, first):
                 watch.lap("load")
-                rate = schedule(epoch + step / steps)
+                strategy.epoch = epoch + step / steps
+                rate = schedule(strategy.epoch)
                 for group in strategy.optimizer.param_groups:
                     group["lr"] = rate
                 strategy.optimizer.zero_grad()
                 watch.lap("other")
                 strategy.before_forward()
                 watch.lap("agree")
-                loss = classification_loss(model(features.to(dtype)), labels)
-                loss.backward()
+                loss = backward(model, features.to(dtype), labels, accumulate)
                 watch.lap("forward_backward")
                 strategy.update()
                 watch.lap("agree")
@@ -70,7 +73,7 @@ def train(
                 if metrics.diverged_since:
                     break
         with strategy.consensus():
-            result = evaluate(model, heldout_loader, len(heldout), local_batch, prior, world)
+            result = evaluate(model, heldout_loader, len(heldout), micro_batch, prior, world)
         watch.lap("evaluate")
         metrics.evaluation(epoch + 1, result)
         if metrics.diverged_since:

@@ -59,6 +59,8 @@ def test_a_recipe_file_may_build_on_a_packaged_one(tmp_path: Path) -> None:
         ("a: [\n", "not YAML"),
         ("base: nothing\n", "must be a YAML file or one of"),
         ("base: mini.ssgd\nmodel: {name: bilstm, layers: 0}\n", "model.layers=0"),
+        ("base: mini.ssgd\nclip_norm: 0\n", "clip_norm=0: "),
+        ("base: mini.ssgd\naccumulate: 0\n", "accumulate=0: "),
         ("base: mini.ssgd\nmodel: transformer\n", "'transformer' is not one of bilstm"),
         ("base: mini.ssgd\ncheckpoint: {every_epoch: 1}\n", "nearest: 'every_epochs'"),
     ],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from hpcddl.launch import default_folder
 from tests.conftest import ROOT, Launch, environment, mpirun_command, run_python
@@ -137,7 +138,7 @@ def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> 
     recipe = write_recipe(tmp_path / "r.yaml", shards, "dpsgd")
     code = (
         "import sys, time, mpi4py.MPI as m\n"
-        "import hpcddl.train as t\n"
+        "import hpcddl.accumulate as t\n"
         "real = t.classification_loss\n"
         "def loss(*a):\n"
         "    loss.calls += 1\n"
@@ -271,9 +272,41 @@ def test_a_run_is_never_overwritten(shards: Path, tmp_path: Path, command: Launc
     refused(command("train", recipe, "--out", run), "holds a run", "--resume")
     refused(command("train", recipe, "seed=6", "--out", run, "--resume"), "seed was 5", "6 now")
     refused(command("train", recipe, "--out", run, "--resume"), "finished its 3 epochs")
+    words = ("schedule={name: cosine, rate: 0.5}", "--out", tmp_path / "cosine")
+    assert command("train", recipe, *words).returncode == 0
+    longer = command("train", recipe, "epochs=4", *words, "--resume")
+    refused(longer, "epochs was 3", "schedule.name=cosine")
     refused(command("train", recipe, "--out", tmp_path), "not empty and not a run")
     refused(command("train", recipe, "--out", recipe / "run"), "cannot be written", "directory")
     assert (run / "summary.json").read_bytes() == before
+
+
+def test_micro_batches_of_a_run(shards: Path, tmp_path: Path, hpcddl: Launch) -> None:
+    """accumulate=4 repeats the run of whole batches, LSTM, clipping and LARS included (float64)."""
+    recipe = write_recipe(tmp_path / "r.yaml", shards, "ssgd", "dtype: float64\nclip_norm: 0.5")
+    losses = []
+    for parts in (1, 4):
+        run = tmp_path / f"run{parts}"
+        words = (f"accumulate={parts}", "optimizer={name: lars, trust: 0.02}", "--out", run)
+        done = hpcddl("train", recipe, *words, ranks=2)
+        assert done.returncode == 0, done.stderr
+        assert "gradients clipped to norm 0.5" in done.stdout
+        losses.append([r["heldout_loss"] for r in lines(run, "evaluation")])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-12)
+    refused(
+        hpcddl("train", recipe, "accumulate=13", "--out", tmp_path / "no", ranks=2),
+        "accumulate=13: must not exceed the local batch of 12 samples",
+    )
+
+
+def test_a_tight_clip_stops_learning(shards: Path, tmp_path: Path, command: Launch) -> None:
+    """clip_norm of a recipe reaches the strategy, also inside weight noise."""
+    recipe = write_recipe(tmp_path / "r.yaml", shards, "dpsgd", "clip_norm: 1.0e-9")
+    for i, noise in enumerate(("weight_noise.std=0", "weight_noise.std=1e-9")):
+        run = tmp_path / str(i)
+        assert command("train", recipe, noise, "optimizer=sgd", "--out", run).returncode == 0
+        first, *_, last = (r["heldout_loss"] for r in lines(run, "evaluation"))
+        assert last == pytest.approx(first, rel=1e-5)
 
 
 @pytest.mark.parametrize("rate", ["1e30", "1e-9"])
@@ -317,3 +350,20 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     done = command("train", recipe, "epochs=2", "--out", run, "--resume")
     refused(done, "epoch-0002", "not written")
     assert {f.name for f in (run / "checkpoints").iterdir()} >= {"epoch-0001"}
+
+
+def test_post_local_switches_at_the_first_decay(command, tmp_path):
+    """Read from the schedule; one that never decays is refused."""
+    shards = write_shards(tmp_path / "shards")
+    strategy = "{name: local_sgd, steps: 2, after: first_decay}"
+    recipe = write_recipe(tmp_path / "r.yaml", shards, strategy)
+    done = command("train", recipe, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "strategy.after=first_decay: the schedule has no decay" in done.stderr
+    assert not (tmp_path / "run").exists()
+    words = ["schedule.name=step", "schedule.rate=0.5", "schedule.milestones=[2]"]
+    done = command("train", recipe, *words, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "mini-batch SGD through Horovod before epoch 2" in done.stdout
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["strategy"]["after"] == "first_decay"

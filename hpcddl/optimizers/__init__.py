@@ -8,6 +8,7 @@ from torch import nn
 
 from hpcddl.errors import UserError
 from hpcddl.optimizers.groups import parameter_groups
+from hpcddl.optimizers.lars import lars
 
 
 def sgd(
@@ -29,4 +30,4 @@ def sgd(
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
-OPTIMIZERS = {"sgd": sgd}
+OPTIMIZERS = {"sgd": sgd, "lars": lars}

@@ -30,6 +30,7 @@ class Strategy:
     """
 
     optimizer: torch.optim.Optimizer
+    clip_norm: float | None = None  # of the gradient that `clip` lets through; None: any
 
     def __init__(self, model: nn.Module, world: World) -> None:
         self.model = model
@@ -37,6 +38,7 @@ class Strategy:
         self.weights = FlatWeights(model)
         self.traffic = Traffic()
         self.step = 0  # updates so far
+        self.epoch = 0.0  # progress of the run, which the loop tells before each step
 
     def before_forward(self) -> None:
         """Starts the communication that overlaps forward and backward."""
@@ -44,6 +46,14 @@ class Strategy:
     def update(self) -> None:
         """After backward: finishes communication and steps the weights."""
         raise NotImplementedError
+
+    def clip(self) -> None:
+        """g <- g * min(1, clip_norm / |g|), all tensors as one vector (Pascanu et al. 2013).
+
+        A subclass calls it right before the optimizer steps: what is local then is clipped locally.
+        """
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.weights.parameters, self.clip_norm)
 
     def describe(self) -> str:
         """One line for the log: what is agreed on, and how it travels."""

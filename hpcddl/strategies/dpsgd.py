@@ -48,6 +48,7 @@ class DPSGD(Strategy):
         began = time.perf_counter()
         self.exchange.finish()
         arrived = time.perf_counter()
+        self.clip()
         self.optimizer.step()
         stepped = time.perf_counter()
         self.exchange.mix()

@@ -45,6 +45,7 @@ class SSGD(Strategy):
         self._horovod.synchronize()
         self.traffic.seconds += time.perf_counter() - began
         self.traffic.bytes_sent += self._bytes
+        self.clip()
         with self._horovod.skip_synchronize():
             self._horovod.step()
         self.step += 1

@@ -23,10 +23,12 @@ class WeightNoise(Strategy):
         self.inner = inner
         self.model, self.world, self.weights = inner.model, inner.world, inner.weights
         self.optimizer, self.traffic = inner.optimizer, inner.traffic
+        self.epoch = inner.epoch
         self.std, self.reading, self.seed = std, reading, seed
         self._clean = self.weights.empty() if reading == "per_learner" else None
 
     def before_forward(self) -> None:
+        self.inner.epoch = self.epoch
         self.inner.before_forward()  # neighbours get the clean weights
         if self._clean is not None:
             self.weights.read(self._clean)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 FEATURES, HIDDEN, CLASSES = 5, 4, 3
+CUTS = np.cumsum([HIDDEN * FEATURES, HIDDEN, CLASSES * HIDDEN])  # between the four tensors
 Array = NDArray[np.float64]
 
 
@@ -33,8 +34,7 @@ def vector_of(model: nn.Module) -> Array:
 
 def gradient(w: Array, x: Array, y: NDArray[np.int64]) -> Array:
     """Gradient (d,) of the mean cross-entropy of samples x (B, F), y (B,) at weights w (d,)."""
-    cuts = np.cumsum([HIDDEN * FEATURES, HIDDEN, CLASSES * HIDDEN])
-    w1, b1, w2, b2 = np.split(w, cuts)
+    w1, b1, w2, b2 = np.split(w, CUTS)
     w1, w2 = w1.reshape(HIDDEN, FEATURES), w2.reshape(CLASSES, HIDDEN)
     hidden = np.tanh(x @ w1.T + b1)
     scores = hidden @ w2.T + b2
@@ -61,6 +61,39 @@ class Optimizer:
         return g + self.momentum * self.buffer if self.nesterov else np.asarray(self.buffer)
 
 
+def scaled_signs(v: Array) -> Array:
+    """Per tensor: mean |v| * sign(v), with sign(0) = 1."""
+    pieces = np.split(v, CUTS)
+    return np.concatenate([np.abs(p).mean() * np.where(p >= 0, 1.0, -1.0) for p in pieces])
+
+
+def eight_bits(v: Array) -> Array:
+    """Per tensor: the nearest of 255 evenly spaced values from -max |v| to max |v|."""
+    pieces = [(np.abs(p).max() / 127, p) for p in np.split(v, CUTS)]
+    return np.concatenate([scale * np.rint(p / scale) for scale, p in pieces])
+
+
+COMPRESSED: dict[str, Callable[[Array], Array]] = {"sign": scaled_signs, "uniform8": eight_bits}
+
+
+@dataclass
+class Local:
+    """Local SGD's rule in words of its own: when who averages, and the anchor's momentum."""
+
+    steps: Callable[[int], int]  # H by step
+    after: int = 0  # steps of mini-batch SGD first
+    block_steps: int = 1
+    block_size: int = 1
+    momentum: float = 0.0
+    compression: str = "none"
+    error_feedback: bool = True
+    errors: Array | float = 0.0  # (n, d): row j is e_j
+    last: int = 0  # step after which all or blocks last averaged
+    rounds: int = 0
+    anchor: Array | None = None
+    velocity: Array | float = 0.0
+
+
 @dataclass
 class Simulation:
     """W (n, d): row j holds learner j's weights."""
@@ -68,6 +101,7 @@ class Simulation:
     weights: Array
     optimizers: list[Optimizer]
     matrix: Callable[[int], Array] | None = None  # of DPSGD
+    local: "Local | None" = None
 
     def ssgd(self, step: int, rate: float, gradients: Array) -> None:
         mean = gradients.mean(0)
@@ -83,3 +117,37 @@ class Simulation:
             ]
         )
         self.weights = self.matrix(step) @ self.weights - rate * directions
+
+    def local_sgd(self, step: int, rate: float, gradients: Array) -> None:
+        rule = self.local
+        assert rule is not None
+        exact = rule.compression == "none"
+        if exact and step < rule.after:
+            self.ssgd(step, rate, gradients)
+            return
+        if step == (rule.after if exact else 0):
+            rule.last = step
+            rule.anchor = self.weights.mean(0)
+        for j, optimizer in enumerate(self.optimizers):
+            self.weights[j] = self.weights[j] - rate * optimizer.direction(
+                self.weights[j], gradients[j]
+            )
+        if step >= rule.after and step + 1 - rule.last < rule.steps(step - rule.after):
+            return
+        rule.last = step + 1
+        rule.rounds = rule.rounds + 1 if step >= rule.after else 0
+        if rule.rounds % rule.block_steps:
+            for begin in range(0, len(self.weights), rule.block_size):
+                block = slice(begin, begin + rule.block_size)
+                self.weights[block] = self.weights[block].mean(0)
+            return
+        assert rule.anchor is not None
+        told = rule.anchor - self.weights
+        if not exact:
+            told = told + rule.errors
+            decoded = np.array([COMPRESSED[rule.compression](v) for v in told])
+            rule.errors = told - decoded if rule.error_feedback else 0.0
+            told = decoded
+        rule.velocity = rule.momentum * rule.velocity + told.mean(0)
+        rule.anchor = rule.anchor - rule.velocity
+        self.weights[:] = rule.anchor

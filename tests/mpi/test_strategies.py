@@ -15,7 +15,7 @@ from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, draw
 from hpcddl.strategies.weight_noise import WeightNoise
 from hpcddl.world import AgreedError, World
-from tests.mpi.dense import Optimizer, Simulation, gradient, network, samples, vector_of
+from tests.mpi.dense import Local, Optimizer, Simulation, gradient, network, samples, vector_of
 
 BATCH, STEPS, SEED = 4, 7, 11
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -27,6 +27,34 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 CASES: dict[str, list[dict[str, Any]]] = {
     "ssgd": [{"name": "ssgd"}, {"name": "ssgd", "fusion_mib": 64}],
     "dpsgd": [{"name": "dpsgd", "topology": {"name": name}} for name in TOPOLOGIES],
+    "local_sgd": [
+        {"name": "local_sgd", "steps": 1},
+        {"name": "local_sgd", "steps": 3},
+        {"name": "local_sgd", "steps": 2, "momentum": 0.5},
+        {"name": "local_sgd", "steps": 2, "after": 3},
+        {"name": "local_sgd", "steps": 2, "after": 2, "momentum": 0.3},
+        {"name": "local_sgd", "steps": 1, "block_steps": 2, "block_size": 2},
+        {"name": "local_sgd", "steps": 2, "block_steps": 2, "block_size": 3, "momentum": 0.4},
+        {"name": "local_sgd", "steps": 4, "warmup": "linear", "warmup_epochs": 5},
+        {"name": "local_sgd", "steps": 4, "warmup": "exponential", "warmup_epochs": 5, "after": 1},
+        {"name": "local_sgd", "steps": 3, "warmup": "constant", "warmup_epochs": 3},
+        {"name": "local_sgd", "steps": 1, "compression": "sign"},
+        {"name": "local_sgd", "steps": 2, "compression": "sign", "momentum": 0.5},
+        {"name": "local_sgd", "steps": 2, "compression": "sign", "error_feedback": False},
+        {"name": "local_sgd", "steps": 2, "compression": "sign", "after": 3},
+        {"name": "local_sgd", "steps": 1, "compression": "sign", "block_steps": 2, "block_size": 2},
+        {
+            "name": "local_sgd",
+            "steps": 1,
+            "compression": "sign",
+            "after": 2,
+            "block_steps": 2,
+            "block_size": 2,
+            "momentum": 0.4,
+        },
+        {"name": "local_sgd", "steps": 2, "compression": "uniform8"},
+        {"name": "local_sgd", "steps": 1, "compression": "uniform8", "momentum": 0.3},
+    ],
 }
 RUNS = [case for cases in CASES.values() for case in cases]
 
@@ -63,6 +91,7 @@ def one_step(strategy: Strategy, x: Any, y: Any, step: int) -> None:
     for group in strategy.optimizer.param_groups:
         group["lr"] = rate(step)
     strategy.optimizer.zero_grad()
+    strategy.epoch = float(step)
     strategy.before_forward()
     cross_entropy(strategy.model(torch.from_numpy(x)), torch.from_numpy(y)).backward()
     strategy.update()
@@ -81,20 +110,37 @@ def all_weights(strategy: Strategy) -> np.ndarray:
     return np.array(strategy.world.comm.allgather(vector_of(strategy.model)))
 
 
+def local_rule(case: dict[str, Any]) -> Local | None:
+    """The same options for the dense simulation; an epoch is a step here."""
+    if case["name"] != "local_sgd":
+        return None
+    other = ("name", "steps", "warmup", "warmup_epochs")
+    kept = {key: value for key, value in case.items() if key not in other}
+    target, kind, epochs = case["steps"], case.get("warmup"), case.get("warmup_epochs", 0)
+    table = {
+        "linear": [1, 1, 2, 2, 3],  # 1 + 3 e / 5, rounded down
+        "exponential": [1, 1, 1, 2, 2],  # doubled half-way
+        "constant": [1] * 5,
+        None: [],
+    }[kind]
+    return Local(lambda step: table[step] if step < epochs else target, **kept)
+
+
 def simulate(
-    strategy: Strategy, name: str, options: dict[str, Any], same: bool = False
+    strategy: Strategy, case: dict[str, Any], options: dict[str, Any], same: bool = False
 ) -> Simulation:
     n = strategy.world.size
     simulation = Simulation(
         np.tile(vector_of(network()), (n, 1)),
         [Optimizer(**options) for _ in range(n)],
         getattr(strategy, "topology", None),
+        local_rule(case),
     )
     for step in range(STEPS):
         gradients = np.array(
             [gradient(simulation.weights[j], *batch(step, j, same)) for j in range(n)]
         )
-        getattr(simulation, name)(step, rate(step), gradients)
+        getattr(simulation, case["name"])(step, rate(step), gradients)
     return simulation
 
 
@@ -112,7 +158,7 @@ def test_agrees_with_the_dense_simulation(
     options = OPTIMIZERS[optimizer]
     strategy = build(case, world, options, tmp_path)
     run(strategy)
-    expected = simulate(strategy, case["name"], options).weights
+    expected = simulate(strategy, case, options).weights
     np.testing.assert_allclose(all_weights(strategy), expected, rtol=0, atol=1e-13)
 
 
@@ -240,7 +286,8 @@ def test_a_matrix_missing_on_one_rank_is_refused_by_all(world: World, tmp_path: 
 def test_consensus_averages_batch_norm_statistics(name: str, world: World) -> None:
     """Inside, the statistics are the learners' mean; outside, each learner's own again."""
     model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4)).double()
-    strategy = STRATEGIES[name](model, sgd(model), world, SEED)
+    choice = From(STRATEGIES).choose(CASES[name][0])
+    strategy = choice.build(STRATEGIES, model, sgd(model), world, SEED)
     model(torch.from_numpy(samples(8, seed=world.rank)[0]))
     own = model[1].running_mean.clone()
     mean = np.mean(world.comm.allgather(own.numpy()), axis=0)

@@ -1,0 +1,38 @@
+"""Gradients averaged under backward: the mean, on every rank, until told to stop."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from hpcddl.communication.gradients import GradientMean
+from hpcddl.world import World
+
+
+class Branches(nn.Module):
+    """Learner 0 uses one branch, the others the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 1).double(), nn.Linear(2, 1).double()
+
+    def forward(self, x: torch.Tensor, branch: int) -> torch.Tensor:
+        layer = self.second if branch else self.first
+        out: torch.Tensor = layer(x).sum()
+        return out
+
+
+def test_a_parameter_unused_on_one_learner(world: World) -> None:
+    """It counts as zero there, and nobody waits; after `stop` gradients are the learner's own."""
+    model = Branches()
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    mean = GradientMean(model, world, fusion_mib=0)
+    model(x, min(world.rank, 1)).backward()
+    mean.finish()
+    share = 1 / world.size
+    np.testing.assert_allclose(model.first.weight.grad, share * x)
+    np.testing.assert_allclose(model.second.weight.grad, (1 - share) * x, atol=1e-15)
+    mean.stop()
+    for parameter in model.parameters():
+        parameter.grad = None
+    (world.rank * model(x, 0)).backward()
+    np.testing.assert_allclose(model.first.weight.grad, world.rank * x)
