@@ -75,6 +75,16 @@ def training_seconds(record: dict[str, Any]) -> float:
     return sum(value for name, value in record["seconds"].items() if name not in aside)
 
 
+def legend(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its strategy, and its folder where several have the same one."""
+    labels = [run.label for run in runs]
+    return [
+        (label if labels.count(label) == 1 else f"{label}: {run.folder.name}")
+        + (" (diverged)" if run.summary["diverged"] else "")
+        for label, run in zip(labels, runs, strict=True)
+    ]
+
+
 def draw(runs: Sequence[Run], path: Path) -> None:
     """Held-out loss of the consensus by epoch, by training seconds and by MiB sent per learner.
 
@@ -97,7 +107,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     }
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharey=True, layout="constrained")
     for axis, (label, value) in zip(axes, axes_of.items(), strict=True):
-        for i, run in enumerate(runs):
+        for i, (run, name) in enumerate(zip(runs, legend(runs), strict=True)):
             finite = [e for e in run.evaluations if e["heldout_loss"] is not None]
             axis.plot(
                 [value(e) for e in finite],
@@ -106,7 +116,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
                 linestyle=STYLES[i % len(STYLES)],
                 marker="o",
                 markersize=3,
-                label=run.label + (" (diverged)" if run.summary["diverged"] else ""),
+                label=name,
             )
         prior = runs[0].summary["prior_loss"]
         axis.axhline(prior, color="0.5", linewidth=1)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hpcddl.errors import UserError
-from hpcddl.report.compare import draw, table, training_seconds
+from hpcddl.report.compare import draw, legend, table, training_seconds
 from hpcddl.report.runs import read_run
 
 
@@ -111,3 +111,10 @@ def test_refuses_what_is_not_a_finished_run(tmp_path: Path) -> None:
         read_run(run)
     with pytest.raises(UserError, match="not a run directory"):
         read_run(tmp_path)
+
+
+def test_runs_of_one_strategy_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    good = read_run(write_run(tmp_path / "good", [3.0, 2.5]))
+    bad = read_run(write_run(tmp_path / "bad", [4.0, None]))
+    assert legend([good]) == ["dpsgd ring"]
+    assert legend([good, bad]) == ["dpsgd ring: good", "dpsgd ring: bad (diverged)"]
