@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,20 +241,27 @@ def save_plan(
 def load_plan(folder: Path, asked: dict[str, Any]) -> Plan | None:
     """The plan in a packing's folder, or None.
 
-    Raises UserError when it was made for other options or inputs.
+    Raises UserError when it was made for other options or inputs, or cannot be read.
     """
+    if not (folder / _PLAN).exists():
+        return None
     try:
         saved = json.loads((folder / _PLAN).read_text())
-    except FileNotFoundError:
-        return None
-    for key in sorted({*asked, *saved["asked"]}):
-        before, now = saved["asked"].get(key), asked.get(key)
-        if before != now:
+        with np.load(io.BytesIO((folder / _ARRAYS).read_bytes())) as arrays:
+            plan = {**saved["plan"], **arrays}
+        before = dict(saved["asked"])
+        texts = {name: TextEntry.model_validate(text) for name, text in plan["texts"].items()}
+        found = Plan(**{**plan, "texts": texts})
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise UserError(
+            f"{folder}: an unfinished packing whose plan cannot be read ({error}); "
+            "remove the folder to start over"
+        ) from None
+    for key in sorted({*asked, *before}):
+        if before.get(key) != asked.get(key):
             raise UserError(
-                f"{folder}: an unfinished packing with {key} {before}, now {now}; go on with the "
-                "same options and inputs, or remove the folder to start over"
+                f"{folder}: an unfinished packing with {key} {before.get(key)}, now "
+                f"{asked.get(key)}; go on with the same options and inputs, or remove the folder "
+                "to start over"
             )
-    with np.load(folder / _ARRAYS) as arrays:
-        plan = {**saved["plan"], **arrays}
-    texts = {name: TextEntry.model_validate(text) for name, text in plan["texts"].items()}
-    return Plan(**{**plan, "texts": texts})
+    return found

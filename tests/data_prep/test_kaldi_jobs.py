@@ -177,6 +177,21 @@ def test_a_plan_serves_the_jobs(corpus, command, tmp_path, whole):
     assert contents(tmp_path / "set") == whole
 
 
+@pytest.mark.parametrize("name", ["plan.json", "plan.npz"])
+def test_a_garbled_plan_is_named(corpus, command, tmp_path, name):
+    """One line and what to do, for any damage to either file."""
+    words = options(corpus, tmp_path / "set")
+    assert command("prep", "kaldi", *words, "--plan").returncode == 0
+    path = tmp_path / ".set.packing" / name
+    good = path.read_bytes()
+    for bad in (b"", good[: len(good) // 2], b"{}", b"[]"):
+        path.write_bytes(bad)
+        done = command("prep", "kaldi", *words, "--job", "1/1")
+        assert done.returncode == 2
+        assert "whose plan cannot be read" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("word", ["0/2", "3/2", "1", "1/0", "a/b", "-1/2"])
 def test_jobs_that_cannot_be(corpus, command, tmp_path, word):
     done = command("prep", "kaldi", *options(corpus, tmp_path / "set"), f"--job={word}")
