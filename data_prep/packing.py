@@ -165,9 +165,10 @@ class Packing:
             os.rename(self.folder, self.out)
         sync_folder(self.out.parent)
 
-    def discard_if_bare(self) -> bool:
-        """Removes the folder when it holds no finished shard; whether it did."""
-        if any(self.folder.glob("*.h5")):
-            return False
+    def is_bare(self) -> bool:
+        """Whether the folder holds no finished shard."""
+        return not any(self.folder.glob("*.h5"))
+
+    def discard(self) -> None:
+        """Removes the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        return True

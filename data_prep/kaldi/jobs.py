@@ -19,7 +19,10 @@ from hpcddl.progress import Progress
 if TYPE_CHECKING:
     from hpcddl.world import World
 
-_TABLES = ("feats.scp", "ivector_online.scp", "utt2num_frames", "cmvn.scp", "utt2spk", "utt2uniq")
+_TABLES = (
+    *("feats.scp", "ivector_online.scp", "ivector_period", "utt2num_frames"),
+    *("cmvn.scp", "utt2spk", "utt2uniq"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,18 @@ class Packer:
 
     def plan(self) -> str:
         """Makes the plan that the jobs of an array share; says how much it is."""
-        with self._corpus() as corpus, self._keeping():
+        with self._corpus() as corpus:
             return self._size(self._planned(corpus))
 
     def everything(self) -> Manifest:
         """Plans, packs and finishes in this process."""
-        with self._corpus() as corpus, self._keeping():
+        # A folder that was there is perhaps another job's, at work on its first shard.
+        ours = not self.packing.folder.exists()
+        with self._corpus() as corpus:
             plan = self._planned(corpus)
-            self._pack(corpus, plan, self._missing(plan), "packing")
-            return self._finish(corpus, plan, read_all=False)
+            with self._keeping(ours):
+                self._pack(corpus, plan, self._missing(plan), "packing")
+                return self._finish(corpus, plan, read_all=False)
 
     def job(self, number: int, jobs: int) -> str:
         """Packs what is missing of part `number` (from 1) of `jobs`; says how much that was."""
@@ -102,6 +108,7 @@ class Packer:
     def _asked(self, corpus: KaldiCorpus) -> dict[str, Any]:
         """Options and inputs, by sizes and times: another of either needs another plan."""
         files = [stream.directory / name for stream in self.sources.streams for name in _TABLES]
+        files += [stream.stats for stream in self.sources.streams if stream.stats]
         files += [*corpus.files, *self._model()]
         stats = {str(path): path.stat() for path in files if path.is_file()}
         return {
@@ -137,12 +144,14 @@ class Packer:
         return result
 
     @contextmanager
-    def _keeping(self) -> Iterator[None]:
-        """What is finished stays when something goes wrong; a folder without any does not."""
+    def _keeping(self, ours: bool) -> Iterator[None]:
+        """After an error finished shards stay; a folder of `ours` that has none does not."""
         try:
             yield
         except UserError as error:
-            if self.packing.discard_if_bare():
+            if self.packing.is_bare():
+                if ours:
+                    self.packing.discard()
                 raise
             raise UserError(
                 f"{error}; the finished shards are kept in {self.packing.folder}, "

@@ -177,6 +177,30 @@ def test_a_plan_serves_the_jobs(corpus, command, tmp_path, whole):
     assert contents(tmp_path / "set") == whole
 
 
+def test_a_mistyped_option_destroys_no_plan(corpus, command, tmp_path, whole):
+    """Nor does a broken corpus: other jobs may be at work in the folder on their first shards."""
+    words = options(corpus, tmp_path / "set")
+    assert command("prep", "kaldi", *words, "--plan").returncode == 0
+    plan = {path.name for path in (tmp_path / ".set.packing").iterdir()}
+    for more in (["--seed", "3"], ["--seed", "3", "--plan"]):
+        done = command("prep", "kaldi", *words, *more)
+        assert done.returncode == 2
+        assert "finished shards are kept" not in done.stderr
+        assert {path.name for path in (tmp_path / ".set.packing").iterdir()} == plan
+    scp = corpus / "data" / "feats.scp"
+    ark = Path(scp.read_text().split()[1].rsplit(":", 1)[0])
+    times = scp.stat()
+    good = scp.read_text()
+    scp.write_text(good.replace(str(ark), str(ark)[:-1] + "x"))
+    os.utime(scp, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert command("prep", "kaldi", *words).returncode == 2
+    assert plan <= {path.name for path in (tmp_path / ".set.packing").iterdir()}
+    scp.write_text(good)
+    os.utime(scp, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert command("prep", "kaldi", *words).returncode == 0
+    assert contents(tmp_path / "set") == whole
+
+
 @pytest.mark.parametrize("name", ["plan.json", "plan.npz"])
 def test_a_garbled_plan_is_named(corpus, command, tmp_path, name):
     """One line and what to do, for any damage to either file."""
