@@ -12,6 +12,7 @@ REQUIRES = [
     "horovod>=0.28.1",
     "mpi4py>=4.0",
     "numpy>=2.0",
+    "scipy>=1.13",
     "h5py>=3.11",
     "pydantic>=2.7",
     "PyYAML>=6.0",

@@ -6,12 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from hpcddl.evaluate import classification_loss
+from hpcddl.loss_scale import LossScale
 
 
-def backward(model: nn.Module, features: Tensor, labels: Tensor, parts: int) -> Tensor:
+def backward(
+    model: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    parts: int,
+    loss_scale: LossScale | None = None,
+) -> Tensor:
     """p.grad <- gradient of the mean loss of features, labels (B, ...); returns that loss.
 
     The batch goes through the model in `parts` micro-batches, whose sizes differ by one at most.
+    With a loss scale s the gradient is s times that, and the loss returned is not.
     """
     shares = [len(part) / len(features) for part in features.tensor_split(parts)]
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -20,6 +28,8 @@ def backward(model: nn.Module, features: Tensor, labels: Tensor, parts: int) -> 
     for i, (some_features, some_labels, share) in enumerate(pieces, 1):
         loss = share * classification_loss(model(some_features), some_labels)
         total += loss.detach()
+        if loss_scale is not None:
+            loss = loss_scale.scale(loss)
         if i == parts:
             # The one pass that fires the parameters' hooks, which start communication.
             loss.backward()

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +19,20 @@ from hpcddl.errors import UserError
 from hpcddl.files import sha256, sync_folder, write_whole
 from hpcddl.world import World
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: `step` steps of `epoch` are done (`steps` updates in all)."""
+    """Where training stands: `step` steps of `epoch` are done (`steps` updates in all).
+
+    An epoch ends in the data order that it began in, that of `learners` learners.
+    """
 
     epoch: int = 0
     step: int = 0
     steps: int = 0
+    learners: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Checkpoint:
     folder: Path
     learners: int
     position: Position
-    log: dict[str, Any]  # what the metrics need to go on
+    log: dict[str, Any]  # what metrics and summary need to go on
     files: dict[str, str]  # name -> SHA-256
 
     def learner(self, rank: int) -> dict[str, Any]:
@@ -177,22 +181,40 @@ def read(folder: Path) -> Checkpoint:
         raise UserError(f"{path}: not a checkpoint's manifest: {error}") from None
 
 
-def consensus_state(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The mean over learners of weights and floating-point statistics (learner 0's integers).
+def consensus_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The strategy's state with every floating-point tensor meaned over the learners.
+
+    Whatever is no such tensor is learner 0's; messages that wait to be mixed are dropped. Sums are
+    float64; in memory are the sums and two learners' states.
 
     Raises:
         UserError: a learner's file is missing or altered.
     """
-    mean: dict[str, torch.Tensor] = {}
-    for rank in range(checkpoint.learners):
-        for name, tensor in checkpoint.learner(rank)["strategy"]["model"].items():
-            if not tensor.is_floating_point():
-                mean.setdefault(name, tensor)
-            elif rank == 0:
-                mean[name] = tensor.double() / checkpoint.learners
-            else:
-                mean[name] += tensor.double() / checkpoint.learners
+    mean = _shared_state(checkpoint, 0)
+    sums = [tensor.to(torch.float64, copy=True) for tensor in _float_tensors(mean)]
+    for rank in range(1, checkpoint.learners):
+        tensors = _float_tensors(_shared_state(checkpoint, rank))
+        for total, tensor in zip(sums, tensors, strict=True):
+            total += tensor
+    for tensor, total in zip(_float_tensors(mean), sums, strict=True):
+        tensor.copy_(total.div_(checkpoint.learners))
     return mean
+
+
+def _shared_state(checkpoint: Checkpoint, rank: int) -> dict[str, Any]:
+    """Learner `rank`'s strategy, without what was under way from one learner to another."""
+    state: dict[str, Any] = checkpoint.learner(rank)["strategy"]
+    return {**state, "pending": None}
+
+
+def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """The floating-point tensors in nested dicts and lists, in their order."""
+    if isinstance(tree, torch.Tensor):
+        if tree.is_floating_point():
+            yield tree
+    elif isinstance(tree, (dict, list, tuple)):
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            yield from _float_tensors(branch)
 
 
 def parse_reference(text: str) -> tuple[Path, int]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from hpcddl.errors import UserError
+from hpcddl.launcher import wait_politely
 
 # words -> (module with add_arguments and run, one line for --help)
 COMMANDS = {
@@ -25,7 +26,10 @@ COMMANDS = {
     "data info": ("hpcddl.inspect.info", "what a shard set holds"),
     "data verify": ("hpcddl.inspect.verify", "compare every byte of a shard set with its manifest"),
     "data show": ("hpcddl.inspect.show", "draw samples of a shard set and how often classes occur"),
+    "reproduce b-fig6": ("hpcddl.reproduce.b_fig6", "local SGD on w8a (paper B fig. 6)"),
     "bench comm": ("hpcddl.bench.comm", "speed of the weight exchange (under mpirun -np 2)"),
+    "bench strategies": ("hpcddl.bench.strategies", "what agreeing costs, beside torch's own ways"),
+    "bench network": ("hpcddl.bench.network", "each strategy's step on emulated slow networks"),
     "bench prep": ("data_prep.kaldi.bench", "speed of packing, beside Kaldi's own reader"),
     "bench loader": ("hpcddl.bench.loader", "speed of reading shards in random order"),
     "bench shuffle": ("hpcddl.bench.shuffle", "how well the block shuffle mixes a shard set"),
@@ -38,6 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
     name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in COMMANDS), None)
     if name is None:
         return _help(words)
+    wait_politely(os.environ)
     try:
         module = importlib.import_module(COMMANDS[name][0])
         parser = _Parser(

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from hpcddl.batch_norm import BATCH_NORM
 from hpcddl.data import DATASETS
+from hpcddl.emulate import NetworkOptions
 from hpcddl.errors import UserError
 from hpcddl.files import write_whole
 from hpcddl.models import MODELS
@@ -26,6 +28,16 @@ class WeightNoise(Strict):
 
     std: Annotated[float, Field(ge=0)] = 0.0
     reading: Literal["per_learner", "shared"] = "per_learner"
+
+
+class GradientNoise(Strict):
+    """N(0, eta / (1 + t)^gamma I) on the gradient of update t (paper B app. C.5); eta 0 is none.
+
+    The default gamma is that of Neelakantan et al. 2015.
+    """
+
+    eta: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0)] = 0.55
 
 
 class Checkpointing(Strict):
@@ -52,12 +64,22 @@ class Config(Strict):
     schedule: Annotated[Choice, From(SCHEDULES)]
     strategy: Annotated[Choice, From(STRATEGIES)]
     weight_noise: WeightNoise = WeightNoise()
+    gradient_noise: GradientNoise = GradientNoise()
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # of each gradient before it is stepped
+    network: NetworkOptions = NetworkOptions()
     checkpoint: Checkpointing = Checkpointing()
     init_from: str | None = None  # RUN@EPOCH: weights and statistics of another run's consensus
+    batch_norm: Annotated[Choice, From(BATCH_NORM)] = Choice("averaged", {})  # of the consensus
     dtype: Literal["float32", "float64"] = "float32"
+    autocast: Literal["bfloat16", "float16"] | None = None  # of products and convolutions
     log_every: Count = 10  # steps from one line in metrics.jsonl to the next
     prefetch: CountOrNone = 3  # batches loaded ahead by the prefetch thread; 0: none
+
+    @model_validator(mode="after")
+    def _refuse_autocast_of_float64(self) -> "Config":
+        if self.autocast and self.dtype != "float32":
+            raise ValueError(f"autocast={self.autocast}: needs dtype=float32, not {self.dtype}")
+        return self
 
     def plain(self) -> dict[str, Any]:
         """As a recipe with every default written out."""

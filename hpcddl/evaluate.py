@@ -22,6 +22,7 @@ class Evaluation:
     prior_loss: float  # nats: always answering with the training set's class frequencies
     prior_accuracy: float  # always answering with the most frequent class
     predictions: int
+    loss_averaged_statistics: float | None = None  # where batch norm's were recomputed for `loss`
 
 
 def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ class FlatWeights:
         self.dtype = self.parameters[0].dtype
         self.device = self.parameters[0].device
 
-    def empty(self) -> Tensor:
-        """An uninitialised vector (d,) beside the parameters."""
-        return torch.empty(self.size, dtype=self.dtype, device=self.device)
+    def empty(self, dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised vector (d,) beside the parameters, of their type unless told."""
+        return torch.empty(self.size, dtype=dtype or self.dtype, device=self.device)
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """The pieces of `vector` (d,), each in its parameter's shape, without a copy."""
@@ -29,11 +29,15 @@ class FlatWeights:
 
     @torch.no_grad()
     def read(self, out: Tensor) -> Tensor:
-        """out (d,) <- the weights; returns it."""
+        """out (d,) <- the weights, rounded to its type; returns it."""
         torch._foreach_copy_(self.views(out), self.parameters)
         return out
 
     @torch.no_grad()
-    def write(self, vector: Tensor) -> None:
-        """The weights <- vector (d,)."""
-        torch._foreach_copy_(self.parameters, self.views(vector))
+    def write(self, vector: Tensor, divisor: int = 1) -> None:
+        """The weights <- vector (d,) / divisor, in one pass."""
+        if divisor == 1:
+            torch._foreach_copy_(self.parameters, self.views(vector))
+            return
+        for parameter, piece in zip(self.parameters, self.views(vector), strict=True):
+            torch.div(piece, divisor, out=parameter)

@@ -6,33 +6,33 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
-from hpcddl import checkpoint
+from hpcddl import checkpoint, resume
+from hpcddl.autocast import Autocast
+from hpcddl.batch_norm import BATCH_NORM
 from hpcddl.checkpoint import Checkpoint, Position
 from hpcddl.config import Config, load_config, save_config
 from hpcddl.data import DATASETS, Dataset
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.staging import folder_argument, stage
+from hpcddl.emulate import emulated
 from hpcddl.errors import UserError
+from hpcddl.loss_scale import LossScale
 from hpcddl.metrics import Metrics
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.optimizers.noise import GradientNoise
 from hpcddl.options import Choice
-from hpcddl.schedules import SCHEDULES, Schedule, agree_until
+from hpcddl.schedules import SCHEDULES, Schedule
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
 from hpcddl.strategies.weight_noise import WeightNoise
 from hpcddl.summary import write_summary
 from hpcddl.train import train
 from hpcddl.world import World
-
-# A resumed run may be lengthened and watched differently; all else would make another run of it.
-MAY_CHANGE = {"description", "epochs", "checkpoint", "log_every", "prefetch"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys")
     parser.add_argument("--out", type=Path, help="the run directory (default: runs/RECIPE)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint, if there is one"
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint, if there is one, on as many ranks or on others",
     )
     parser.add_argument(
         "--stage",
@@ -66,42 +68,54 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
     folder = arguments.out or default_folder(arguments.recipe)
     config = world.together(lambda: load_config(arguments.recipe, arguments.overrides))
-    resumed = world.together(lambda: _resumed(folder, config, world, arguments.resume))
+    if config.network.emulate:
+        emulation = config.network.emulate
+        world = world.together(lambda: emulated(world, emulation))
+    resumed = world.together(lambda: resume.find(folder, config, arguments.resume))
+    if world.together(lambda: resume.has_ended(folder, config)):
+        if world.rank == 0:
+            print(f"run {folder} has finished: {folder}/summary.json; to go on, raise epochs")
+        return 0
     data = _staged(config.data, arguments.stage, world) if arguments.stage else config.data
     train_set, heldout = world.together(lambda: data.build(DATASETS))
     local_batch = world.together(lambda: _local_batch(config, world, len(train_set)))
     schedule = world.together(lambda: _schedule(config, resumed, folder))
     choice = world.together(lambda: _switching(config.strategy, schedule))
     model, strategy = _learner(config, choice, world, train_set, fresh=resumed is None)
+    steps = steps_per_epoch(len(train_set), world.size, local_batch)
+    statistics = world.together(
+        lambda: config.batch_norm.build(BATCH_NORM, model, config.model.name, steps * world.size)
+    )
     start = Position(epoch=config.start_epoch)
     if resumed:
-        state = world.together(lambda: resumed.learner(world.rank))
-        strategy.load_state_dict(state["strategy"])
-        _set_random_state(state["random"])
+        resume.restore(strategy, resumed, config.seed)
         start = resumed.position
+    restarts = resume.restarts(resumed, world)
     world.together(lambda: _make_folder(folder, config, world))
     if world.rank == 0:
-        _announce(config, strategy, folder, start)
+        _announce(config, strategy, folder, resumed)
     metrics = Metrics(
         folder,
         world,
         strategy.traffic,
         every=config.log_every,
-        steps_per_epoch=steps_per_epoch(len(train_set), world.size, local_batch),
+        steps_per_epoch=steps,
         epochs=config.epochs,
         global_batch=config.global_batch,
+        loss_scale=strategy.loss_scale,
         state=resumed.log if resumed else None,
     )
 
     def save_if_due(position: Position) -> None:
         if checkpoint.is_due(position, config.checkpoint, config.epochs):
-            state = {"strategy": strategy.state_dict(), "random": _random_state()}
+            state = resume.learner_state(strategy)
+            log = {**metrics.state_dict(), "restarts": restarts}
             keep = config.checkpoint.keep_last, config.checkpoint.keep_epochs
-            checkpoint.save(folder, world, position, state, metrics.state_dict(), *keep)
+            checkpoint.save(folder, world, position, state, log, *keep)
 
     with closing(metrics):
         result = train(
-            model,
+            Autocast(model, getattr(torch, config.autocast)) if config.autocast else model,
             strategy,
             schedule,
             train_set,
@@ -115,6 +129,7 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
             accumulate=config.accumulate,
             seed=config.seed,
             prefetch=config.prefetch,
+            statistics=statistics,
         )
         write_summary(
             folder,
@@ -123,6 +138,7 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
             result,
             classes=train_set.classes,
             global_batch=config.global_batch,
+            restarts=restarts,
             began=began,
         )
     return 0
@@ -163,44 +179,28 @@ def _learner(
     def build() -> Strategy:
         optimizer = config.optimizer.build(OPTIMIZERS, model)
         strategy: Strategy = choice.build(STRATEGIES, model, optimizer, world, config.seed)
+        if config.autocast == "float16" and not strategy.may_skip_steps:
+            raise UserError(
+                f"autocast=float16: strategy.name={choice.name} cannot do without a step of a "
+                "learner whose gradient overflows; allowed: bfloat16"
+            )
         return strategy
 
     strategy = world.together(build)
     strategy.clip_norm = config.clip_norm
+    if config.gradient_noise.eta:
+        gradient_noise = config.gradient_noise
+        strategy.gradient_noise = GradientNoise(
+            gradient_noise.eta, gradient_noise.gamma, config.seed
+        )
+    strategy.loss_scale = loss_scale = LossScale() if config.autocast == "float16" else None
     if config.weight_noise.std:
         noise = config.weight_noise
         strategy = WeightNoise(strategy, noise.std, noise.reading, config.seed)
+        strategy.loss_scale = loss_scale
     # Each learner draws its own dropout masks; the data order has a generator of its own.
     torch.manual_seed(config.seed + 1 + world.rank)
     return model, strategy
-
-
-def _resumed(folder: Path, config: Config, world: World, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from; refuses a folder that is in the way."""
-    if not (folder / "config.yaml").exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"--out {folder}: not empty and not a run; give another folder")
-        return None
-    if not resume:
-        raise UserError(f"--out {folder}: holds a run; add --resume or give another folder")
-    before = yaml.safe_load((folder / "config.yaml").read_text())
-    for key, value in config.plain().items():
-        if key not in MAY_CHANGE and before.get(key) != value:
-            raise UserError(
-                f"--resume: {key} was {before.get(key)} in {folder} and is {value} now; "
-                "only " + ", ".join(sorted(MAY_CHANGE)) + " may change"
-            )
-    found = checkpoint.newest(folder)
-    if found is None:
-        return None
-    if found.learners != world.size:
-        raise UserError(
-            f"--resume: {found.folder} is of {found.learners} learners, this job has {world.size}; "
-            "start that many, or a new run with init_from"
-        )
-    if found.position.epoch >= config.epochs:
-        raise UserError(f"--resume: {folder} has finished its {config.epochs} epochs; raise epochs")
-    return found
 
 
 def _make_folder(folder: Path, config: Config, world: World) -> None:
@@ -209,6 +209,8 @@ def _make_folder(folder: Path, config: Config, world: World) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, folder / "config.yaml")
+        # Of fewer epochs: where there is a summary, the run has ended by itself.
+        (folder / "summary.json").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None
 
@@ -233,14 +235,7 @@ def _schedule(config: Config, resumed: Checkpoint | None, folder: Path) -> Sched
     """The run's rates; refuses other epochs where the rates so far were meant for those before."""
     schedule: Schedule = config.schedule.build(SCHEDULES, config.global_batch, config.epochs)
     if resumed:
-        epochs = yaml.safe_load((folder / "config.yaml").read_text())["epochs"]
-        before = config.schedule.build(SCHEDULES, config.global_batch, epochs)
-        begun = resumed.position.epoch + bool(resumed.position.step)
-        if not agree_until(begun, schedule, before):
-            raise UserError(
-                f"--resume: epochs was {epochs} in {folder} and is {config.epochs} now, and the "
-                f"rates of schedule.name={config.schedule.name} so far depend on it; keep epochs"
-            )
+        resume.check_rates(schedule, config, resumed, folder)
     return schedule
 
 
@@ -250,24 +245,13 @@ def _start_from(model: nn.Module, reference: str, world: World) -> None:
         return
     state = checkpoint.consensus_state(checkpoint.at_epoch(*checkpoint.parse_reference(reference)))
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state["model"])
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()
         raise UserError(f"init_from={reference}: another network: {reason}") from None
 
 
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-def _announce(config: Config, strategy: Strategy, folder: Path, start: Position) -> None:
+def _announce(config: Config, strategy: Strategy, folder: Path, resumed: Checkpoint | None) -> None:
     world = strategy.world
     parameters = strategy.weights.size
     here = f"{world.node.size} of them on this node"
@@ -275,10 +259,18 @@ def _announce(config: Config, strategy: Strategy, folder: Path, start: Position)
     print(f"{world.size} learners, {here}, on {world.device.type}; {strategy.describe()}")
     if config.clip_norm:
         print(f"gradients clipped to norm {config.clip_norm:g}")
+    if config.gradient_noise.eta:
+        noise = config.gradient_noise
+        print(f"gradient noise of variance {noise.eta:g} / (1 + t)^{noise.gamma:g}")
+    if config.network.emulate:
+        print("emulated network: seconds are those of the links in network.emulate")
+    if config.autocast:
+        scaled = f", loss scaled from {strategy.loss_scale.value:g}" if strategy.loss_scale else ""
+        print(f"mixed precision: products in {config.autocast}, weights in float32{scaled}")
     print(
         f"{config.model.name}: {parameters:,} weights ({4 * parameters / 2**20:.2f} MiB as float32)"
         f"; global batch {config.global_batch}"
     )
-    if start.steps:
-        print(f"resumed after {start.steps} updates, in epoch {start.epoch + 1}")
+    if resumed:
+        print(resume.describe(resumed, world, config.epochs))
     sys.stdout.flush()

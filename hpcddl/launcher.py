@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, MutableMapping
 
 
 def promised_size(environment: Mapping[str, str]) -> int | None:
@@ -17,3 +18,14 @@ def promised_size(environment: Mapping[str, str]) -> int | None:
     if "SLURM_STEP_ID" in environment:
         return int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
     return None
+
+
+def wait_politely(environment: MutableMapping[str, str]) -> None:
+    """Before MPI starts: where cores are scarce, Open MPI shall not spin while it waits.
+
+    Horovod's thread waits inside MPI beside the one that computes, so every rank needs two cores
+    or a wait that yields. The user's own choice stands.
+    """
+    ranks = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "0"))
+    if len(os.sched_getaffinity(0)) < 2 * ranks:
+        environment.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")

@@ -14,6 +14,7 @@ from mpi4py import MPI
 from hpcddl.display import Board, Display
 from hpcddl.divergence import Heldout
 from hpcddl.evaluate import Evaluation
+from hpcddl.loss_scale import LossScale
 from hpcddl.strategies.base import Traffic
 from hpcddl.world import World
 
@@ -36,7 +37,8 @@ class Metrics:
     """Collective: every rank calls the same methods; only rank 0 writes.
 
     `diverged_since` is set, on all ranks alike, by the first step whose loss, meaned over the
-    learners, is NaN or infinite; its epoch is the one that was under way, counted from 1.
+    learners, is NaN or infinite; its epoch is the one that was under way, counted from 1. Where the
+    learners meet for their losses they also agree on a loss scale, so that it costs no other wait.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Metrics:
         steps_per_epoch: int,
         epochs: int,
         global_batch: int,
+        loss_scale: LossScale | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
         before = state or {"seconds": {}, "bytes_sent": 0.0, "file_bytes": 0, "heldout": []}
@@ -62,6 +65,7 @@ class Metrics:
         self._bytes_before = before["bytes_sent"]
         self._every, self._steps_per_epoch, self._epochs = every, steps_per_epoch, epochs
         self._global_batch = global_batch
+        self._loss_scale = loss_scale
         self._losses: list[torch.Tensor] = []
         self._last = (0, 0, 0.0)  # epoch, step and rate of the newest loss
         self._file: TextIO | None = None
@@ -80,22 +84,31 @@ class Metrics:
         self._last = epoch, step, rate
         if (step + 1) % self._every == 0 or step + 1 == self._steps_per_epoch:
             self._report()
+            if self._loss_scale:
+                # Not in `_report`: a checkpoint reports too, and would make another run of it.
+                self._loss_scale.agree(self.world.comm)
 
     def evaluation(self, epoch: int, result: Evaluation) -> None:
         """Reports the consensus after `epoch` epochs."""
         self.heldout.append(Heldout(epoch, _finite(result.loss), result.accuracy))
         if self.diverged_since is None and not math.isfinite(result.loss):
             self.diverged_since = {"epoch": epoch, "reason": f"held-out loss {result.loss}"}
+        averaged, beside = {}, ""
+        if result.loss_averaged_statistics is not None:
+            loss = result.loss_averaged_statistics
+            averaged = {"heldout_loss_averaged_statistics": _finite(loss)}
+            beside = f" (with averaged statistics: {loss:.4f})"
         self._write(
             "evaluation",
             epoch=epoch,
             heldout_loss=_finite(result.loss),
             heldout_accuracy=result.accuracy,
+            **averaged,
             **self.totals(),
         )
         if self._file:
             self._display.line(
-                f"epoch {epoch}/{self._epochs}: held-out loss {result.loss:.4f} "
+                f"epoch {epoch}/{self._epochs}: held-out loss {result.loss:.4f}{beside} "
                 f"(class prior {result.prior_loss:.4f}), accuracy {100 * result.accuracy:.2f} %"
             )
 
@@ -158,6 +171,7 @@ class Metrics:
             epoch=round(epoch + (step + 1) / self._steps_per_epoch, 6),
             loss=_finite(float(losses.mean())),
             learning_rate=rate,
+            **({"loss_scale": self._loss_scale.value} if self._loss_scale else {}),
             **self.totals(),
         )
         if self._file:

@@ -27,12 +27,14 @@ def write_summary(
     *,
     classes: int,
     global_batch: int,
+    restarts: list[dict[str, int]],
     began: float,
 ) -> None:
     """Collective; rank 0 writes and says in a line how the run ended.
 
     Args:
         result: the last evaluation of the consensus.
+        restarts: each change of the number of learners: after how many updates, from, to.
         began: when the process started, in seconds since the epoch.
     """
     world = strategy.world
@@ -58,6 +60,7 @@ def write_summary(
         "updates": strategy.step,
         "samples": strategy.step * global_batch,
         "learners": world.size,
+        "restarts": restarts,
         "parameters": strategy.weights.size,
         **totals,
         "wall_seconds": round(time.time() - began, 3),

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 
 from torch import nn
 
 from hpcddl.accumulate import backward
+from hpcddl.batch_norm import Recomputed
 from hpcddl.checkpoint import Position
 from hpcddl.data import Dataset
 from hpcddl.data.prefetch import Prefetcher
-from hpcddl.data.sampler import steps_per_epoch
+from hpcddl.data.sampler import shared_order, steps_per_epoch
 from hpcddl.evaluate import Evaluation, evaluate, log_prior
 from hpcddl.metrics import Metrics
 from hpcddl.schedules import Schedule
@@ -33,6 +35,7 @@ def train(
     accumulate: int,
     seed: int,
     prefetch: int,
+    statistics: Recomputed | None,
 ) -> Evaluation:
     """Trains from `start` to `epochs` or until the run diverges; the last consensus evaluation.
 
@@ -46,10 +49,34 @@ def train(
     steps = steps_per_epoch(len(train_set), world.size, local_batch)
     micro_batch = -(-local_batch // accumulate)
     watch = metrics.watch
+
+    def heldout_evaluation() -> Evaluation:
+        return evaluate(model, heldout_loader, len(heldout), micro_batch, prior, world)
+
+    def evaluation() -> Evaluation:
+        with strategy.consensus():
+            averaged = heldout_evaluation()
+            if statistics is None:
+                return averaged
+            order = train_set.order(seed, 0, rank=world.rank, ranks=world.size, batch=micro_batch)
+            with statistics.inside(model, loader.batches(order), world):
+                return replace(heldout_evaluation(), loss_averaged_statistics=averaged.loss)
+
+    if start.epoch == epochs:
+        return evaluation()  # of a run that ended before its summary was written
     for epoch in range(start.epoch, epochs):
-        first = start.step if epoch == start.epoch else 0
-        order = train_set.order(
-            seed, epoch, rank=world.rank, ranks=world.size, batch=local_batch, first_step=first
+        first, learners = 0, world.size
+        if epoch == start.epoch and start.step:
+            first, learners = start.step, start.learners
+        order = shared_order(
+            train_set.order,
+            seed,
+            epoch,
+            learners=learners,
+            rank=world.rank,
+            ranks=world.size,
+            batch=local_batch,
+            first_step=first,
         )
         with closing(loader.batches(order)) as batches:
             for step, (features, labels) in enumerate(batches, first):
@@ -62,22 +89,24 @@ def train(
                 watch.lap("other")
                 strategy.before_forward()
                 watch.lap("agree")
-                loss = backward(model, features.to(dtype), labels, accumulate)
+                with world.network.computing():
+                    loss = backward(
+                        model, features.to(dtype), labels, accumulate, strategy.loss_scale
+                    )
                 watch.lap("forward_backward")
                 strategy.update()
                 watch.lap("agree")
                 metrics.step(epoch, step, rate, loss)
                 if step + 1 < steps:
-                    checkpoint(Position(epoch, step + 1, strategy.step))
+                    checkpoint(Position(epoch, step + 1, strategy.step, learners))
                 watch.lap("other")
                 if metrics.diverged_since:
                     break
-        with strategy.consensus():
-            result = evaluate(model, heldout_loader, len(heldout), micro_batch, prior, world)
+        result = evaluation()
         watch.lap("evaluate")
         metrics.evaluation(epoch + 1, result)
         if metrics.diverged_since:
             break
-        checkpoint(Position(epoch + 1, 0, strategy.step))
+        checkpoint(Position(epoch + 1, 0, strategy.step, world.size))
         watch.lap("checkpoint")
     return result

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from mpi4py import MPI
 
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
+from hpcddl.network import Network
 
 Result = TypeVar("Result")
 
@@ -29,11 +30,12 @@ class AgreedError(UserError):
 
 @dataclass(frozen=True)
 class World:
-    """All learners (`comm`), those of this node (`node`), and this learner's device."""
+    """All learners (`comm`), those of this node (`node`), this one's device, and the network."""
 
     comm: MPI.Intracomm
     node: MPI.Intracomm
     device: torch.device
+    network: Network = field(default_factory=Network)
 
     @property
     def rank(self) -> int:

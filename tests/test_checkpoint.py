@@ -78,17 +78,27 @@ def test_a_garbled_manifest_is_named(world: World, tmp_path: Path) -> None:
             newest(tmp_path)
 
 
-def test_consensus_is_the_mean_of_the_learners(world: World, tmp_path: Path) -> None:
-    save(tmp_path, world, Position(1, 0, 10), 2.0)
-    one = at_epoch(tmp_path, 1)
-    # A second learner beside the first, as a job of two ranks would have left it.
-    second = one.folder / "learner-00001.pt"
-    torch.save({"strategy": {"model": {"w": torch.full((3,), 4.0), "n": torch.tensor(7)}}}, second)
-    files = {**one.files, second.name: checkpoint.sha256(second)}
-    both = checkpoint.Checkpoint(one.folder, 2, one.position, one.log, files)
-    mean = checkpoint.consensus_state(both)
-    assert torch.equal(mean["w"], torch.full((3,), 3.0, dtype=torch.float64))
-    assert mean["n"] == 7
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_consensus_is_the_mean_of_the_learners(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Summed in float64 wherever a tensor lies; all else is learner 0's, and no message is kept."""
+    files = {}
+    for rank, value in enumerate((1e8, 1.0, -1e8)):
+        tied = torch.tensor([value, 3.0 * rank], dtype=dtype)
+        model = {"in": tied, "out": tied, "n": torch.tensor(rank)}
+        optimizer = {"state": {0: {"momentum_buffer": -tied}}, "groups": [{"lr": 0.1 + rank}]}
+        pending = {"received": [tied] * rank}
+        strategy = {"model": model, "optimizer": optimizer, "step": 5, "pending": pending}
+        path = tmp_path / f"learner-{rank:05d}.pt"
+        torch.save({"strategy": strategy}, path)
+        files[path.name] = checkpoint.sha256(path)
+    found = checkpoint.Checkpoint(tmp_path, 3, Position(), {}, files)
+    mean = checkpoint.consensus_state(found)
+    expected = torch.tensor([1 / 3, 3.0], dtype=dtype)  # summed in float32 it would begin with 0
+    assert torch.equal(mean["model"]["in"], expected)
+    assert torch.equal(mean["model"]["out"], expected)
+    assert torch.equal(mean["optimizer"]["state"][0]["momentum_buffer"], -expected)
+    assert (mean["model"]["n"], mean["optimizer"]["groups"]) == (0, [{"lr": 0.1}])
+    assert (mean["step"], mean["pending"]) == (5, None)
 
 
 def test_a_missing_epoch_lists_those_there_are(world: World, tmp_path: Path) -> None:

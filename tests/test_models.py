@@ -1,8 +1,14 @@
 """Networks have exactly the papers' sizes."""
 
+import pytest
 import torch
+from torch import nn
 
+from hpcddl.errors import UserError
+from hpcddl.evaluate import classification_loss
 from hpcddl.models.bilstm import bilstm
+from hpcddl.models.logistic import logistic_regression
+from hpcddl.models.resnet import Block, resnet20
 from hpcddl.optimizers.groups import parameter_groups
 
 
@@ -27,3 +33,91 @@ def test_batch_norm_never_decays() -> None:
     assert [p.shape for p in decaying["params"]] == [(4, 3), (4,)]
     assert [p.shape for p in exempt["params"]] == [(4,), (4,)]
     assert (decaying["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
+
+
+def test_resnet20_is_he_et_als() -> None:
+    """0.27 M weights: 269,722 for CIFAR-10; a score for every class, for squares of any size."""
+    model = resnet20((3, 32, 32), 10)
+    assert sum(p.numel() for p in model.parameters()) == 269_722
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) + 1 == 20
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    for size in (4, 7, 8):
+        grey = resnet20((1, size, size), 5, mean=(128.0,), std=(64.0,))
+        assert grey(torch.zeros(2, 1, size, size)).shape == (2, 5)
+
+
+def test_resnet20_starts_as_the_papers() -> None:
+    """Paper B app. A.2: N(0, 2 / fan in) for convolutions, N(0, 0.01^2) for the output layer."""
+    torch.manual_seed(0)
+    model = resnet20((3, 32, 32), 1000)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            expected = (2 / (9 * module.in_channels)) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.1)
+    assert model.output.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert not model.output.bias.any()
+
+
+def test_shortcuts_have_no_weights() -> None:
+    """He et al. 2016, option A: every second pixel, and channels of zeros after those there are."""
+    block = Block(16, 32)
+    nn.init.zeros_(block.norm2.weight)  # what is left is the shortcut
+    x = torch.rand(2, 16, 6, 6)
+    out = block(x)
+    assert torch.equal(out[:, :16], x[:, :, ::2, ::2])
+    assert not out[:, 16:].any()
+
+
+def test_pixels_are_normalised_by_channel() -> None:
+    """Paper B app. A.1: with the channels' means and standard deviations."""
+    torch.manual_seed(0)
+    model = resnet20((2, 8, 8), 3, mean=(10.0, 20.0), std=(2.0, 4.0)).eval()
+    plain = resnet20((2, 8, 8), 3, mean=(0.0, 0.0), std=(1.0, 1.0)).eval()
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(2, 2, 8, 8)
+    pixels = x * torch.tensor([2.0, 4.0])[:, None, None] + torch.tensor([10.0, 20.0])[:, None, None]
+    torch.testing.assert_close(model(pixels), plain(x))
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((21, 40), "square images of at least 4 x 4"),
+        ((3, 32, 24), "square images"),
+        ((3, 2, 2), "at least 4 x 4"),
+        ((1, 8, 8), r"model.mean=\[125.3, 123.0, 113.9\]: takes one number for each of 1 channels"),
+    ],
+)
+def test_resnet20_refuses_what_it_cannot_take(shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        resnet20(shape, 10)
+
+
+def test_logistic_regression_has_one_weight_per_feature() -> None:
+    """Paper B app. B.2: 300 for w8a, 0 at the start, where every class is as likely."""
+    model = logistic_regression((300,), 2)
+    assert sum(p.numel() for p in model.parameters()) == 300
+    assert not model(torch.ones(4, 300)).any()
+    assert logistic_regression((7,), 3)(torch.ones(4, 7)).shape == (4, 3)
+
+
+def test_logistic_regressions_gradient_is_the_textbooks() -> None:
+    """Of mean log(1 + exp(-y x.w)): mean_i -y_i x_i / (1 + exp(y_i x_i.w)), the loop's own loss."""
+    model = logistic_regression((5,), 2).double()
+    (weight,) = model.parameters()
+    torch.manual_seed(0)
+    nn.init.normal_(weight)
+    x, labels = torch.randn(20, 5, dtype=torch.float64), torch.randint(0, 2, (20,))
+    y, w = 2.0 * labels - 1, weight.detach()[0]
+    loss = classification_loss(model(x), labels)
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), torch.log1p(torch.exp(-y * (x @ w))).mean())
+    expected = (-y / (1 + torch.exp(y * (x @ w))))[:, None] * x
+    torch.testing.assert_close(weight.grad, expected.mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((21, 260), 2), ((300,), 1)])
+def test_logistic_regression_takes_vectors_of_two_classes_or_more(shape, classes: int) -> None:
+    with pytest.raises(UserError, match="model logistic_regression: "):
+        logistic_regression(shape, classes)

@@ -9,9 +9,12 @@ import pytest
 from hpcddl.communication.topology import (
     TOPOLOGIES,
     Cycle,
+    Topology,
+    delay_fault,
     exponential,
     from_file,
     full,
+    lazy,
     one_peer_exponential,
     random_pair,
     ring,
@@ -128,3 +131,51 @@ def test_a_matrix_from_a_file_is_used_as_it_is(tmp_path: Path) -> None:
     np.save(tmp_path / "A.npy", matrix)
     for name in ("A.txt", "A.npy"):
         np.testing.assert_array_equal(from_file(2, 0, path=str(tmp_path / name))(5), matrix)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 8])
+def test_lazy_moves_half_the_way(name: str, n: int) -> None:
+    """(I + A) / 2 at every step, still doubly stochastic."""
+    topology = TOPOLOGIES[name](n, 7)
+    for step in range(4):
+        half = (np.eye(n) + topology(step)) / 2
+        np.testing.assert_allclose(lazy(topology)(step), half, atol=1e-15)
+
+
+@pytest.mark.parametrize("n", [3, 4, 8])
+def test_spectral_gap_of_lazy_random_pairs_is_that_of_many_draws(n: int) -> None:
+    """1 - sqrt(lambda_2(E[A^T A])), the expectation over all that may be drawn."""
+    topology = lazy(random_pair(n, 1))
+    draws = [topology(step) for step in range(4000)]
+    mean = np.mean([a.T @ a for a in draws], axis=0)
+    expected = 1 - math.sqrt(np.sort(np.linalg.eigvalsh(mean))[-2])
+    assert spectral_gap(topology, n) == pytest.approx(expected, abs=0.02)
+
+
+def differences_after(topology: Topology, n: int, steps: int) -> float:
+    """|W - consensus| after a delayed recursion from random learners, relative to the start."""
+    before = now = np.random.default_rng(0).normal(size=(n, 3))
+    start = np.linalg.norm(now - now.mean(0))
+    for step in range(steps):
+        now, before = now + topology(step) @ before - before, now
+    return float(np.linalg.norm(now - now.mean(0)) / start)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 16])
+def test_lazy_topologies_bear_a_delay(name: str, n: int) -> None:
+    """What `delay_fault` lets pass converges, every packaged topology included."""
+    topology = lazy(TOPOLOGIES[name](n, 3))
+    assert delay_fault(topology, n) is None
+    assert differences_after(topology, n, 600) < 1e-6
+
+
+def test_a_delay_makes_a_shift_grow() -> None:
+    """A shift's eigenvalues lie on the unit circle: even its lazy form is refused, and diverges."""
+    shift = np.roll(np.eye(4), 1, axis=1)
+    topology = lazy(lambda step: shift)
+    fault = delay_fault(topology, 4)
+    assert fault is not None
+    assert "1.096" in fault
+    assert differences_after(topology, 4, 600) > 1e6

@@ -195,6 +195,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         ("optimizer.momentum=1.5", ("optimizer.momentum", "1.5", "less than 1")),
         ("schedule.rate=-1", ("schedule.rate", "-1", "greater than 0")),
         ("data.path=/nowhere", ("/nowhere", "manifest")),
+        ("data.reshuffle=daily", ("data.reshuffle", "'daily'", "'globally' or 'never'")),
         ("global_batch=300", ("300", "240")),
         ("strategy.topology={name: ring, neighbours: 3}", ("neighbours=3", "n=1")),
         ("strategy.topology={name: from_file, path: /none}", ("/none", "no such file")),
@@ -271,7 +272,6 @@ def test_a_run_is_never_overwritten(shards: Path, tmp_path: Path, command: Launc
     before = (run / "summary.json").read_bytes()
     refused(command("train", recipe, "--out", run), "holds a run", "--resume")
     refused(command("train", recipe, "seed=6", "--out", run, "--resume"), "seed was 5", "6 now")
-    refused(command("train", recipe, "--out", run, "--resume"), "finished its 3 epochs")
     words = ("schedule={name: cosine, rate: 0.5}", "--out", tmp_path / "cosine")
     assert command("train", recipe, *words).returncode == 0
     longer = command("train", recipe, "epochs=4", *words, "--resume")
@@ -307,6 +307,54 @@ def test_a_tight_clip_stops_learning(shards: Path, tmp_path: Path, command: Laun
         assert command("train", recipe, noise, "optimizer=sgd", "--out", run).returncode == 0
         first, *_, last = (r["heldout_loss"] for r in lines(run, "evaluation"))
         assert last == pytest.approx(first, rel=1e-5)
+
+
+def test_an_emulated_network_changes_no_weight(
+    shards: Path, tmp_path: Path, hpcddl: Launch
+) -> None:
+    """It says that seconds are emulated ones; a rank count that it cannot have is refused."""
+    recipe = write_recipe(tmp_path / "r.yaml", shards, "{name: dpsgd, topology: ring}")
+    slow = (
+        "network.emulate.node_size=1",
+        "network.emulate.between.latency_seconds=0.001",
+        "network.emulate.between.bytes_per_second=1e7",
+        "network.emulate.round_delay_seconds=0.001",
+        "network.emulate.slow={0: 1.5}",
+    )
+    checksums = []
+    for name, words in (("real", ()), ("slow", slow)):
+        done = hpcddl("train", recipe, *words, "--out", tmp_path / name, ranks=2)
+        assert done.returncode == 0, done.stderr
+        assert ("emulated network" in done.stdout) == bool(words)
+        checksums.append(summary(tmp_path / name)["weights_sha256"])
+    assert checksums[0] == checksums[1]
+    wrong = hpcddl(
+        "train", recipe, "network.emulate.slow={2: 2}", "--out", tmp_path / "no", ranks=2
+    )
+    refused(wrong, "network.emulate.slow=2: must be 0 to 1")
+
+
+def test_gradient_noise_reaches_the_strategy(shards: Path, tmp_path: Path, command: Launch) -> None:
+    """Also inside weight noise; it is announced, and moves the weights."""
+    recipe = write_recipe(tmp_path / "r.yaml", shards, "ssgd")
+    checksums = set()
+    for i, words in enumerate(([], ["gradient_noise.eta=1e-4"], ["weight_noise.std=1e-3"])):
+        noise = [*words, "gradient_noise.eta=1e-4"] if i == 2 else words
+        done = command("train", recipe, *noise, "--out", tmp_path / str(i))
+        assert done.returncode == 0, done.stderr
+        assert ("gradient noise of variance 0.0001" in done.stdout) == bool(noise)
+        checksums.add(summary(tmp_path / str(i))["weights_sha256"][0])
+    assert len(checksums) == 3
+    refused(command("train", recipe, "gradient_noise.eta=-1"), "gradient_noise.eta=-1")
+
+
+def test_a_vote_cannot_be_skipped(shards: Path, tmp_path: Path, command: Launch) -> None:
+    """Refused before anything is written: float16, and an optimizer whose signs may vanish."""
+    recipe = write_recipe(tmp_path / "r.yaml", shards, "majority_vote")
+    words = ("optimizer=sign_sgd", "autocast=float16", "--out", tmp_path / "run")
+    refused(command("train", recipe, *words), "autocast=float16", "majority_vote")
+    refused(command("train", recipe, "--out", tmp_path / "run"), "needs optimizer.name=sign_sgd")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("rate", ["1e30", "1e-9"])
@@ -350,6 +398,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     done = command("train", recipe, "epochs=2", "--out", run, "--resume")
     refused(done, "epoch-0002", "not written")
     assert {f.name for f in (run / "checkpoints").iterdir()} >= {"epoch-0001"}
+    assert not (run / "summary.json").exists()
 
 
 def test_post_local_switches_at_the_first_decay(command, tmp_path):

@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: mpirun -np 2 --bind-to none hpcddl bench comm"
     parser.add_argument("--classes", type=int, default=32000, help="32,000: 164.62 MiB of weights")
     parser.add_argument("--repeats", type=int, default=15, help="rounds; medians are reported")
+    parser.add_argument(
+        "--exchange-dtype",
+        choices=["bfloat16", "float16"],
+        help="what the weights travel as; says what that costs in accuracy",
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
@@ -33,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     world = World.create()
     with world.failing_together():
         world.together(lambda: _check(world, arguments))
-        result = measure(world, arguments.classes, arguments.repeats)
+        result = measure(world, arguments.classes, arguments.repeats, arguments.exchange_dtype)
     if world.rank == 0:
         print(json.dumps(result) if arguments.json else as_text(result))
     return 0
@@ -47,10 +52,18 @@ def _check(world: World, arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name} {getattr(arguments, name)}: must be at least 1")
 
 
-def measure(world: World, classes: int, repeats: int) -> dict[str, float]:
-    """Medians over `repeats` rounds of the slowest rank's seconds; all parts in every round."""
+def measure(
+    world: World, classes: int, repeats: int, exchange_dtype: str | None = None
+) -> dict[str, float]:
+    """Medians over `repeats` rounds of the slowest rank's seconds; all parts in every round.
+
+    `rounding_error` is how far a mixture is from the exact one, root mean square, relative to the
+    weights.
+    """
+    torch.manual_seed(world.rank)
     weights = FlatWeights(bilstm((21, 260), classes).to(world.device))
-    exchange = NeighbourExchange(world.comm, weights)
+    dtype = getattr(torch, exchange_dtype) if exchange_dtype else None
+    exchange = NeighbourExchange(world.comm, weights, dtype=dtype)
     peer = world.rank ^ 1
     pairs = np.eye(world.size) / 2
     pairs[np.arange(world.size), np.arange(world.size) ^ 1] = 0.5
@@ -61,6 +74,15 @@ def measure(world: World, classes: int, repeats: int) -> dict[str, float]:
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
+
+    exact = weights.read(weights.empty()).double().cpu()
+    theirs = torch.empty_like(exact)
+    world.comm.Sendrecv(exact, peer, recvbuf=theirs, source=peer)
+    exact.add_(theirs).div_(2)
+    exchange.start(pairs)
+    exchange.finish()
+    exchange.mix()
+    error = (weights.read(weights.empty()).cpu() - exact).norm() / exact.norm()
 
     rounds = []
     for _ in range(repeats + 2):
@@ -80,6 +102,7 @@ def measure(world: World, classes: int, repeats: int) -> dict[str, float]:
     )
     return {
         "mib": weights.size * 4 / 2**20,
+        "rounding_error": world.comm.allreduce(float(error), MPI.MAX),
         "ranks": world.size,
         "bare_sendrecv_seconds": bare,
         "transfer_seconds": transfer,
@@ -101,5 +124,6 @@ def as_text(r: dict[str, float]) -> str:
         f"  copy into the send buffer: {r['copy_in_memcpys']:.2f} memcpy "
         f"({1e3 * r['copy_seconds']:.1f} ms; memcpy {1e3 * r['memcpy_seconds']:.1f} ms)\n"
         f"  mixing into the weights: {r['mix_in_memcpys']:.2f} memcpy "
-        f"({1e3 * r['mix_seconds']:.1f} ms)"
+        f"({1e3 * r['mix_seconds']:.1f} ms)\n"
+        f"  a mixture is exact to {r['rounding_error']:.1e} of the weights, root mean square"
     )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
 
 
 def interleaved(tasks: Mapping[str, Callable[[int], None]], repeats: int) -> dict[str, float]:
@@ -20,3 +24,11 @@ def interleaved(tasks: Mapping[str, Callable[[int], None]], repeats: int) -> dic
             task(repeat)
             seconds[name].append(time.perf_counter() - began)
     return {name: min(values) for name, values in seconds.items()}
+
+
+def slowest(comm: Intracomm, work: Callable[[], object]) -> float:
+    """Seconds of `work` on the rank that takes longest; all begin together."""
+    comm.Barrier()
+    began = time.perf_counter()
+    work()
+    return max(comm.allgather(time.perf_counter() - began))

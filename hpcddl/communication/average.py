@@ -8,20 +8,92 @@ from mpi4py import MPI
 from torch import Tensor
 
 from hpcddl.communication.compression import Compressor
+from hpcddl.communication.exchange import ring_allreduce_bytes
+from hpcddl.communication.shares import Message, Shares
+from hpcddl.network import Network
 
 
 class Mean:
     """vector (d,) <- its mean over the learners, by one MPI allreduce; the same on all of them."""
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
+    def __init__(self, comm: MPI.Intracomm, network: Network | None = None) -> None:
         self.comm = comm
+        self._network = network or Network()
+        self.bytes_sent = 0
+        """By this learner in the last mean."""
 
     def __call__(self, vector: Tensor) -> None:
+        self.add_up(vector)
+        vector.div_(self.comm.size)
+
+    def add_up(self, vector: Tensor) -> None:
+        """vector (d,) <- the learners' sum, for those who divide on their way."""
         host = vector.cpu()  # the vector itself when it is on the CPU
+        self.bytes_sent = ring_allreduce_bytes(vector, self.comm.size)
+        arrived = self._network.average(self.comm, self.bytes_sent)
         self.comm.Allreduce(MPI.IN_PLACE, host.numpy(), MPI.SUM)
-        host.div_(self.comm.size)
+        arrived()
         if host is not vector:
             vector.copy_(host)
+
+
+class RoundedMean:
+    """vector (d,) <- the mean of the learners' rounded vectors, rounded: it travels as `dtype`.
+
+    It is added up in the vector's own type. All learners end with the same bits.
+    """
+
+    def __init__(
+        self, comm: MPI.Intracomm, dtype: torch.dtype, size: int, network: Network | None = None
+    ) -> None:
+        self.dtype = dtype
+        self._network = network or Network()
+        self._shares = Shares(comm, size, dtype.itemsize)
+        self.comm = comm
+        self.bytes_sent = self._shares.bytes_sent
+        """By this learner in a mean."""
+
+    def __call__(self, vector: Tensor) -> None:
+        message = vector.to("cpu", self.dtype)
+        arrived = self._network.average(self.comm, self.bytes_sent)
+        parts = torch.from_numpy(self._shares.scatter(_bytes(message)).ravel()).view(self.dtype)
+        total = torch.zeros(len(parts) // self.comm.size, dtype=vector.dtype)
+        for part in parts.chunk(self.comm.size):
+            total.add_(part)
+        share = total.div_(self.comm.size).to(self.dtype)
+        self._shares.gather(_bytes(share), _bytes(message))
+        arrived()
+        vector.copy_(message)
+
+
+def _bytes(vector: Tensor) -> Message:
+    """The same memory: NumPy and MPI know no bfloat16."""
+    return vector.view(torch.uint8).numpy()
+
+
+class MajorityVote:
+    """vector (d,) <- the sign that most learners' entries have, +1 or -1: one bit each way.
+
+    Bernstein et al. 2018, alg. 3. A bit has no zero: sign(0) counts as +, and so does a tie.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, size: int, network: Network | None = None) -> None:
+        self.comm = comm
+        self._network = network or Network()
+        self._shares = Shares(comm, -(-size // 8))
+        self.bytes_sent = self._shares.bytes_sent
+        """By this learner in a vote."""
+
+    def __call__(self, vector: Tensor) -> None:
+        ballot = np.packbits(vector.cpu().numpy() >= 0)
+        arrived = self._network.average(self.comm, self.bytes_sent)
+        votes = np.zeros(8 * self._shares.mine, np.uint16)
+        for ballots in self._shares.scatter(ballot):
+            votes += np.unpackbits(ballots)
+        self._shares.gather(np.packbits(2 * votes >= self.comm.size), ballot)
+        arrived()
+        signs = torch.from_numpy(np.unpackbits(ballot, count=len(vector)))
+        vector.copy_(signs).mul_(2).sub_(1)
 
 
 class CompressedMean:
@@ -31,21 +103,33 @@ class CompressedMean:
     so that all end with the same bits. `sizes` are those of the tensors that make up the vector.
     """
 
-    def __init__(self, comm: MPI.Intracomm, compressor: Compressor, sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        comm: MPI.Intracomm,
+        compressor: Compressor,
+        sizes: Sequence[int],
+        network: Network | None = None,
+    ) -> None:
         self.comm = comm
+        self._network = network or Network()
         self.compressor = compressor
         self.sizes = sizes
+        self._decoded: tuple[Tensor, Tensor] | None = None
         self.bytes_sent = 0
         """By this learner in the last mean: its message to each of the n - 1 others."""
 
     def __call__(self, vector: Tensor) -> Tensor:
-        """Returns what this learner's own message decoded to (d,), for error feedback."""
+        """Returns what this learner's own message decoded to (d,), until the next mean."""
         host = vector.cpu()
         message = self.compressor.encode(host, self.sizes)
         messages = np.empty((self.comm.size, len(message)), np.uint8)
-        self.comm.Allgather(message, messages)
         self.bytes_sent = (self.comm.size - 1) * message.nbytes
-        own, other = torch.empty_like(host), torch.empty_like(host)
+        arrived = self._network.average(self.comm, self.bytes_sent)
+        self.comm.Allgather(message, messages)
+        arrived()
+        if self._decoded is None:  # kept: new memory costs more than decoding
+            self._decoded = torch.empty_like(host), torch.empty_like(host)
+        own, other = self._decoded
         host.zero_()
         for rank, received in enumerate(messages):
             decoded = own if rank == self.comm.rank else other

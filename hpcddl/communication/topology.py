@@ -110,26 +110,60 @@ class Cycle:
 
 
 class RandomPair:
-    """A perfect matching of n learners for each step, from (seed, step)."""
+    """A perfect matching of n learners for each step, from (seed, step).
 
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed = n, seed
+    A learner gives its partner's weights the weight `partner`: at 1/2 both end with their average.
+    """
+
+    def __init__(self, n: int, seed: int, partner: float = 0.5) -> None:
+        self.n, self.seed, self.partner = n, seed, partner
 
     def __call__(self, step: int) -> Matrix:
         n = self.n
         order = np.random.default_rng([self.seed, step]).permutation(n)
         first, second = order[: n // 2], order[n // 2 : n // 2 * 2]
         matrix = np.eye(n)
-        matrix[first, first] = matrix[second, second] = 0.5
-        matrix[first, second] = matrix[second, first] = 0.5
+        matrix[first, first] = matrix[second, second] = 1 - self.partner
+        matrix[first, second] = matrix[second, first] = self.partner
         return matrix
 
     def second_eigenvalue(self) -> float:
-        """lambda_2 of E[A^T A] = E[A], since each A is a projection; n > 1.
+        """lambda_2 of E[A^T A]; n > 1.
 
-        Two given learners meet with probability 1/(n-1), or 1/n when one of an odd n idles.
+        With partner = 1/2 each A is a projection P, and A^T A = A; otherwise it is
+        P + (1 - 2 partner) (I - P). Two given learners meet with probability 1/(n-1), or 1/n when
+        one of an odd n idles.
         """
-        return 0.5 if self.n % 2 else 0.5 - 0.5 / (self.n - 1)
+        projection = 0.5 if self.n % 2 else 0.5 - 0.5 / (self.n - 1)
+        return projection + (1 - 2 * self.partner) ** 2 * (1 - projection)
+
+
+def lazy(topology: Topology) -> Topology:
+    """(I + A) / 2 in place of A: every learner moves half the way."""
+    if isinstance(topology, RandomPair):
+        return RandomPair(topology.n, topology.seed, topology.partner / 2)
+    if isinstance(topology, Cycle):
+        return Cycle([(np.eye(len(a)) + a) / 2 for a in topology.matrices])
+    matrix = (np.eye(len(topology(0))) + topology(0)) / 2
+    return lambda step: matrix
+
+
+def delay_fault(topology: Topology, n: int) -> str | None:
+    """Why differences grow in W(t+1) = W(t) + (A - I) W(t-1), or None.
+
+    They never do for symmetric A with eigenvalues above 0, as random pairs' are once lazy. For
+    others it is the largest eigenvalue of the recursion of (W(t), W(t-1)) over one period.
+    """
+    if isinstance(topology, RandomPair):
+        return None
+    matrices = topology.matrices if isinstance(topology, Cycle) else [topology(0)]
+    one, zero = np.eye(n), np.zeros((n, n))
+    period = np.eye(2 * n)
+    for matrix in matrices:
+        period = np.block([[one, matrix - one], [one, zero]]) @ period
+    growth = float(np.abs(np.linalg.eigvals(period)).max())
+    # The consensus keeps the eigenvalue 1; rounding spreads what shares it with others.
+    return f"differences grow {growth:.3f}-fold per period" if growth > 1 + 1e-6 else None
 
 
 def stochastic_fault(matrix: Matrix) -> str | None:

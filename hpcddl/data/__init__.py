@@ -44,6 +44,7 @@ def shard_set(
     *,
     path: str,
     shuffle: Literal["exact", "blocks"] = "exact",
+    reshuffle: Literal["globally", "never"] = "globally",
     buffer: Annotated[int, Field(ge=0)] = BlockShuffle.buffer,
     block: Annotated[int, Field(ge=1)] = BlockShuffle.block,
 ) -> tuple[Shards, Shards]:
@@ -52,9 +53,12 @@ def shard_set(
     Args:
         shuffle: `exact` draws every batch from the whole set; `blocks` is for sets larger than
             memory: `block` consecutive samples are read at once and mixed in a `buffer` of samples.
+        reshuffle: `never` draws each learner's part of the set once, and epochs permute the part
+            (paper B, app. F).
     """
     blocks = BlockShuffle(block, buffer) if shuffle == "blocks" else None
-    return open_split(path, "train", shuffle=blocks), open_split(path, "heldout")
+    train = open_split(path, "train", shuffle=blocks, kept=reshuffle == "never")
+    return train, open_split(path, "heldout")
 
 
 def text(*, path: str, bptt: Annotated[int, Field(ge=1)] = 30) -> tuple[TokenWindows, TokenWindows]:

@@ -90,11 +90,23 @@ def block_batches(
     rank: int,
     ranks: int,
     batch: int,
+    kept: bool = False,
 ) -> tuple[Ranges, Iterator[NDArray[np.int64]]]:
-    """What learner `rank` reads in an epoch, in order, and its (B,) samples of each step."""
-    part = learner_part(shard_ends, shuffle.block, seed, epoch, rank=rank, ranks=ranks, batch=batch)
+    """What learner `rank` reads in an epoch, in order, and its (B,) samples of each step.
+
+    With `kept` it keeps its blocks for good, those of epoch 0, and permutes them each epoch.
+    """
     # Without the 1, learner 0 would draw from the stream that has permuted the blocks.
     generator = np.random.default_rng([seed, epoch, rank + 1])
+    if kept:
+        whole = learner_part(shard_ends, shuffle.block, seed, 0, rank=rank, ranks=ranks, batch=1)
+        order = generator.permutation(len(whole.firsts))
+        permuted = Ranges(whole.firsts[order], whole.counts[order])
+        part = permuted.part(0, len(whole) // batch * batch)
+    else:
+        part = learner_part(
+            shard_ends, shuffle.block, seed, epoch, rank=rank, ranks=ranks, batch=batch
+        )
     return part, buffered_batches(part, shuffle, generator, batch=batch)
 
 

@@ -6,7 +6,7 @@ block of B. The same windows therefore make up global batch t for every n with t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,48 @@ def rank_batches(
     """
     for step in range(first_step, steps_per_epoch(len(permutation), ranks, batch)):
         yield rank_slice(permutation, step, rank, ranks, batch)
+
+
+def kept_permutation(
+    samples: int, seed: int, epoch: int, *, rank: int, ranks: int
+) -> NDArray[np.unsignedinteger]:
+    """(N // n,) the samples that learner `rank` keeps for good, permuted by `seed` and `epoch`.
+
+    "Keeping the disjoint data parts completely local" (paper B, app. F). The parts are consecutive
+    ones of epoch 0's permutation of all; fewer than n samples are in none.
+    """
+    share = samples // ranks
+    part = epoch_permutation(samples, seed, 0)[rank * share : (rank + 1) * share].copy()
+    np.random.default_rng([seed, epoch, rank + 1]).shuffle(part)
+    return part
+
+
+def shared_order(
+    order: Callable[..., Iterator[NDArray]],
+    seed: int,
+    epoch: int,
+    *,
+    learners: int,
+    rank: int,
+    ranks: int,
+    batch: int,
+    first_step: int,
+) -> Iterator[NDArray]:
+    """(B,) for each step: learner `rank`'s share of the global batches that `learners` would take.
+
+    `order` is `Dataset.order`. The global batch is the `learners`' batches in the order of their
+    ranks, of which learner j takes the j-th block of B; with `learners` = n it is `order` itself.
+    """
+    theirs = ranks * batch // learners
+    begin, end = rank * batch, (rank + 1) * batch
+    owners = range(begin // theirs, -(-end // theirs))
+    parts = [
+        order(seed, epoch, rank=j, ranks=learners, batch=theirs, first_step=first_step)
+        for j in owners
+    ]
+    skipped = begin - owners[0] * theirs
+    for batches in zip(*parts, strict=True):
+        yield np.concatenate(batches)[skipped : skipped + batch]
 
 
 def contiguous_batches(samples: int, *, rank: int, ranks: int, batch: int) -> Iterator[NDArray]:

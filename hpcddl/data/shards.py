@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hpcddl.data.block_order import BlockShuffle, block_batches
 from hpcddl.data.read_ahead import ReadAhead, paced, preload
-from hpcddl.data.sampler import epoch_permutation, rank_batches
+from hpcddl.data.sampler import epoch_permutation, kept_permutation, rank_batches
 from hpcddl.data.split_files import SplitFiles, open_files
 
 _AHEAD_BYTES = 32 << 20
@@ -27,13 +27,17 @@ class Shards:
     fork may be used after it. `gather` may be called from several threads.
     """
 
-    def __init__(self, files: SplitFiles, shuffle: BlockShuffle | None = None) -> None:
+    def __init__(
+        self, files: SplitFiles, shuffle: BlockShuffle | None = None, kept: bool = False
+    ) -> None:
         manifest = files.manifest
         self.directory = files.directory
         self.split = files.split
         self.manifest = manifest
         self.shuffle = shuffle
         """How `order` mixes the samples; None: one permutation of all."""
+        self.kept = kept
+        """Whether each learner keeps its part of the samples from epoch to epoch."""
         self.shape = manifest.fields["features"].shape
         """Of one sample's features: (T, D) of speech, (3, height, width) of images."""
         self.label_shape = manifest.fields["labels"].shape
@@ -56,11 +60,21 @@ class Shards:
         self, seed: int, epoch: int, *, rank: int, ranks: int, batch: int, first_step: int = 0
     ) -> Iterator[NDArray]:
         """The (B,) samples of learner `rank` for each step of an epoch from `first_step` on."""
+        if self.shuffle is None and self.kept:
+            mine = kept_permutation(len(self), seed, epoch, rank=rank, ranks=ranks)
+            return rank_batches(mine, rank=0, ranks=1, batch=batch, first_step=first_step)
         if self.shuffle is None:
             order = epoch_permutation(len(self), seed, epoch)
             return rank_batches(order, rank=rank, ranks=ranks, batch=batch, first_step=first_step)
         part, batches = block_batches(
-            self.ends, self.shuffle, seed, epoch, rank=rank, ranks=ranks, batch=batch
+            self.ends,
+            self.shuffle,
+            seed,
+            epoch,
+            rank=rank,
+            ranks=ranks,
+            batch=batch,
+            kept=self.kept,
         )
         rest, pool = part.part(first_step * batch, len(part)), self.shuffle.pool(batch)
         needed = (min(pool + step * batch, len(rest)) for step in count())
@@ -173,9 +187,11 @@ def open_split(
     split: str,
     verify: bool | None = None,
     shuffle: BlockShuffle | None = None,
+    kept: bool = False,
 ) -> Shards:
     """Opens one split of a shard set after checking every file it needs; see `open_files`.
 
-    `shuffle` is how `order` mixes the samples; None: one permutation of all.
+    `shuffle` is how `order` mixes the samples; None: one permutation of all. With `kept` each
+    learner keeps its part of them from epoch to epoch.
     """
-    return Shards(open_files(directory, split, "features", verify), shuffle)
+    return Shards(open_files(directory, split, "features", verify), shuffle, kept)

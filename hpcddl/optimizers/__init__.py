@@ -6,9 +6,10 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import nn
 
-from hpcddl.errors import UserError
 from hpcddl.optimizers.groups import parameter_groups
 from hpcddl.optimizers.lars import lars
+from hpcddl.optimizers.momentum import check_nesterov
+from hpcddl.optimizers.sign import sign_sgd
 
 
 def sgd(
@@ -23,11 +24,10 @@ def sgd(
     Raises:
         UserError: Nesterov's momentum without momentum.
     """
-    if nesterov and not momentum:
-        raise UserError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+    check_nesterov(momentum, nesterov)
     groups = parameter_groups(model, weight_decay)
     # Fused: one pass over weights, gradients and momentum instead of four.
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
-OPTIMIZERS = {"sgd": sgd, "lars": lars}
+OPTIMIZERS = {"sgd": sgd, "lars": lars, "sign_sgd": sign_sgd}

@@ -6,8 +6,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from hpcddl.errors import UserError
 from hpcddl.optimizers.groups import parameter_groups
+from hpcddl.optimizers.momentum import check_nesterov, with_momentum
 
 
 class LARS(torch.optim.Optimizer):
@@ -46,19 +46,7 @@ class LARS(torch.optim.Optimizer):
         if group["trust"] is not None:
             scales = _scales(weights, gradients, group["trust"], group["weight_decay"])
             torch._foreach_mul_(change, list(scales.unbind()))
-        momentum = group["momentum"]
-        if not momentum:
-            return list(change)
-        for p in weights:
-            if not self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum_buffer"] for p in weights]
-        torch._foreach_mul_(buffers, momentum)
-        torch._foreach_add_(buffers, change)
-        if not group["nesterov"]:
-            return buffers
-        torch._foreach_add_(change, buffers, alpha=momentum)
-        return list(change)
+        return with_momentum(weights, change, self.state, group)
 
 
 def _scales(weights: Any, gradients: Any, trust: float, weight_decay: float) -> Tensor:
@@ -84,8 +72,7 @@ def lars(
     Raises:
         UserError: Nesterov's momentum without momentum.
     """
-    if nesterov and not momentum:
-        raise UserError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+    check_nesterov(momentum, nesterov)
     groups = []
     for group in parameter_groups(model, weight_decay):
         vectors = [] if scale_vectors else [p for p in group["params"] if p.ndim < 2]

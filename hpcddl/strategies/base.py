@@ -1,16 +1,20 @@
 """What every strategy (how learners agree) offers the loop."""
 
+from __future__ import annotations
+
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hpcddl.communication.average import Mean
 from hpcddl.flat import FlatWeights
+from hpcddl.loss_scale import LossScale
+from hpcddl.optimizers.noise import GradientNoise
 from hpcddl.world import World
 
 
@@ -21,19 +25,29 @@ class Traffic:
     bytes_sent: int = 0
     seconds: float = 0.0  # in which the learner waited for, or worked on, communication
 
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Inside, time is communication's."""
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
+
 
 class Strategy:
     """One learner's side of an algorithm; the loop calls only these.
 
-    A subclass sets `optimizer`, the one that is scheduled and checkpointed. Between two updates
-    no message is in flight, so a checkpoint is safe there.
+    Between two updates no message is in flight that `state_dict` does not wait for, so a checkpoint
+    is safe there.
     """
 
-    optimizer: torch.optim.Optimizer
-    clip_norm: float | None = None  # of the gradient that `clip` lets through; None: any
+    may_skip_steps = True  # of one learner alone, whose gradient has overflowed
+    clip_norm: float | None = None  # of the gradient that is stepped along; None: any
+    gradient_noise: GradientNoise | None = None
+    loss_scale: LossScale | None = None  # of gradients that may overflow
 
-    def __init__(self, model: nn.Module, world: World) -> None:
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:
         self.model = model
+        self.optimizer = optimizer
         self.world = world
         self.weights = FlatWeights(model)
         self.traffic = Traffic()
@@ -47,13 +61,19 @@ class Strategy:
         """After backward: finishes communication and steps the weights."""
         raise NotImplementedError
 
-    def clip(self) -> None:
-        """g <- g * min(1, clip_norm / |g|), all tensors as one vector (Pascanu et al. 2013).
+    def take_step(self) -> None:
+        """The optimizer steps along the gradient as it is: the learners' mean, or this one's own.
 
-        A subclass calls it right before the optimizer steps: what is local then is clipped locally.
+        It is unscaled first, and u_j is 0 where it has overflowed. Then all tensors are clipped as
+        one vector, g <- g * min(1, clip_norm / |g|) (Pascanu et al. 2013), and noise is added.
         """
+        if self.loss_scale is not None and not self.loss_scale.unscale(self.weights.parameters):
+            return
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.weights.parameters, self.clip_norm)
+        if self.gradient_noise is not None:
+            self.gradient_noise.add(self.weights, self.step)
+        self.optimizer.step()
 
     def describe(self) -> str:
         """One line for the log: what is agreed on, and how it travels."""
@@ -84,6 +104,7 @@ class Strategy:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "loss_scale": self.loss_scale.state_dict() if self.loss_scale else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -91,6 +112,8 @@ class Strategy:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(state["loss_scale"])
 
 
 def same_start(model: nn.Module, world: World) -> None:
@@ -99,10 +122,3 @@ def same_start(model: nn.Module, world: World) -> None:
         host = tensor.detach().cpu()
         world.comm.Bcast(host.numpy(), root=0)
         tensor.data.copy_(host)
-
-
-def draw(shape: int, like: Tensor, std: float, *key: int) -> Tensor:
-    """Gaussian noise (shape,) that depends on `key` alone, so that a resumed run repeats it."""
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-    generator = torch.Generator(like.device).manual_seed(seed)
-    return torch.randn(shape, dtype=like.dtype, device=like.device, generator=generator).mul_(std)

@@ -1,17 +1,16 @@
 """Local SGD and its kin: post-local, hierarchical, with global momentum, compressed."""
 
-import time
 from typing import Annotated, Any, Literal
 
 import torch
-from mpi4py import MPI
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from hpcddl.communication.average import CompressedMean, Mean
+from hpcddl.communication.average import CompressedMean, Mean, RoundedMean
 from hpcddl.communication.compression import COMPRESSORS
-from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.gradients import GradientMean
+from hpcddl.communication.groups import block_of
+from hpcddl.errors import UserError
 from hpcddl.local_steps import Warmup, local_steps
 from hpcddl.options import Choice, From
 from hpcddl.strategies.base import Strategy
@@ -33,7 +32,8 @@ class LocalSGD(Strategy):
     `compression` C acts on the averages over all: w_sync <- w_sync - mean_j C(w_sync - w_j), which
     is local signSGD's `scaled_sign` (B alg. 3), or with `error_feedback` EF-signSGD (B alg. 4):
     p_j = (w_sync - w_j) + e_j; e_j <- p_j - C(p_j); w_sync <- w_sync - mean_j C(p_j). Post-local
-    SGD's first phase is then the same at H = 1, over all learners at every step.
+    SGD's first phase is then the same at H = 1, over all learners at every step. `exchange_dtype`
+    is what uncompressed changes w_sync - w_j travel as instead.
     """
 
     def __init__(
@@ -52,18 +52,32 @@ class LocalSGD(Strategy):
         momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         compression: Annotated[Choice, From(COMPRESSORS)] = UNCOMPRESSED,
         error_feedback: bool = True,
+        exchange_dtype: Literal["bfloat16", "float16"] | None = None,
         fusion_mib: NonNegativeInt = 0,
     ) -> None:
-        super().__init__(model, world)
+        super().__init__(model, optimizer, world)
         assert after != "first_decay", "an epoch by now: the schedule is not known here"
-        self.optimizer = optimizer
         self.after = after
         self.local_steps = local_steps(steps, warmup, warmup_epochs)
         self.block_steps = block_steps
         self.momentum = momentum
         self._rule = f"{warmup} warm-up to H = {steps}" if warmup != "none" else f"H = {steps}"
-        self._everyone = Mean(world.comm)
-        self._block = Mean(_block_of(world, block_size)) if block_steps > 1 else None
+        block = block_of(world, block_size) if block_steps > 1 else None
+        self._block = Mean(block, world.network) if block else None
+        if exchange_dtype and compression.name != "none":
+            raise UserError(
+                f"strategy.exchange_dtype={exchange_dtype}: compression={compression.name} has a "
+                "message of its own; give one of them"
+            )
+        self.exchange_dtype = exchange_dtype
+        self._everyone = (
+            RoundedMean(
+                world.comm, getattr(torch, exchange_dtype), self.weights.size, world.network
+            )
+            if exchange_dtype
+            else Mean(world.comm, world.network)
+        )
+        self._buffer = self.weights.empty()  # kept: new memory costs more than filling it
         self._since = 0  # local steps since the last average
         self._rounds = 0  # averages of the block since the last one of all
         self._anchor: Tensor | None = None  # w_sync, kept where it is needed
@@ -72,7 +86,9 @@ class LocalSGD(Strategy):
         self.compression, self.error_feedback = compression.name, error_feedback
         compressor = compression.build(COMPRESSORS)
         self._compressed = (
-            CompressedMean(world.comm, compressor, self.weights.sizes) if compressor else None
+            CompressedMean(world.comm, compressor, self.weights.sizes, world.network)
+            if compressor
+            else None
         )
         exact_first = after and self._compressed is None
         self._gradients = GradientMean(model, world, fusion_mib) if exact_first else None
@@ -87,20 +103,17 @@ class LocalSGD(Strategy):
 
     def update(self) -> None:
         if self._gradients is not None:
-            began = time.perf_counter()
-            self._gradients.finish()
-            self.traffic.seconds += time.perf_counter() - began
+            with self.traffic.timed():
+                self._gradients.finish()
             self.traffic.bytes_sent += self._gradients.bytes_sent
-        self.clip()
-        self.optimizer.step()
+        self.take_step()
         self.step += 1
         if self._gradients is None:
             self._since += 1
             first_phase = self.epoch < self.after
             if first_phase or self._since >= self.local_steps(self.epoch - self.after):
-                began = time.perf_counter()
-                self._synchronise(among_all=first_phase)
-                self.traffic.seconds += time.perf_counter() - began
+                with self.traffic.timed():
+                    self._synchronise(among_all=first_phase)
 
     def describe(self) -> str:
         parts = [f"local SGD: {self._rule} over {self.world.size} learners"]
@@ -115,6 +128,8 @@ class LocalSGD(Strategy):
         if self._compressed:
             feedback = "with" if self.error_feedback else "without"
             parts.append(f"compressed by {self.compression} {feedback} error feedback")
+        if self.exchange_dtype:
+            parts.append(f"changes travel as {self.exchange_dtype}")
         return ", ".join(parts)
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,12 +149,14 @@ class LocalSGD(Strategy):
             self._gradients.stop()
             self._gradients = None
         self._since, self._rounds = state["since"], state["rounds"]
-        self._anchor, self._velocity = state["anchor"], state["velocity"]
-        self._error = state["error"]
+        self._anchor, self._velocity, self._error = (
+            None if state[name] is None else state[name].to(self.weights.device)
+            for name in ("anchor", "velocity", "error")
+        )
 
     def _start_locally(self) -> None:
         """Learners agree now: what they hold is where the first average is measured from."""
-        if not self.momentum and self._compressed is None:
+        if not self.momentum and self._compressed is None and self.exchange_dtype is None:
             return
         self._anchor = self.weights.read(self.weights.empty())
         if self.momentum:
@@ -155,9 +172,11 @@ class LocalSGD(Strategy):
             return
         self._rounds = 0
         if self._anchor is None:
+            assert isinstance(self._everyone, Mean)
             self._average(self._everyone)
             return
-        change = self._anchor - self.weights.read(self.weights.empty())
+        change = self.weights.read(self._buffer)
+        torch.sub(self._anchor, change, out=change)
         if self._compressed is None:
             self._mean(self._everyone, change)
         else:
@@ -178,18 +197,10 @@ class LocalSGD(Strategy):
         self.traffic.bytes_sent += mean.bytes_sent
 
     def _average(self, among: Mean) -> None:
-        vector = self.weights.read(self.weights.empty())
-        self._mean(among, vector)
-        self.weights.write(vector)
+        among.add_up(self.weights.read(self._buffer))
+        self.weights.write(self._buffer, divisor=among.comm.size)
+        self.traffic.bytes_sent += among.bytes_sent
 
-    def _mean(self, among: Mean, vector: Tensor) -> None:
+    def _mean(self, among: Mean | RoundedMean, vector: Tensor) -> None:
         among(vector)
-        self.traffic.bytes_sent += ring_allreduce_bytes(vector, among.comm.size)
-
-
-def _block_of(world: World, size: int | None) -> MPI.Intracomm:
-    """The learners of this one's block: of its node, or `size` consecutive ones."""
-    if size is None:
-        return world.node
-    block: Any = world.comm.Split(world.rank // size)
-    return block
+        self.traffic.bytes_sent += among.bytes_sent

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from hpcddl.strategies.base import Strategy, draw
+from hpcddl.optimizers.noise import draw
+from hpcddl.strategies.base import Strategy
 
 
 class WeightNoise(Strategy):

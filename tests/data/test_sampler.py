@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcddl.data.block_order import BlockShuffle, block_batches
 from hpcddl.data.sampler import (
     contiguous_batches,
     epoch_permutation,
+    kept_permutation,
     rank_batches,
     rank_slice,
+    shared_order,
     steps_per_epoch,
 )
 from hpcddl.errors import UserError
@@ -69,6 +72,85 @@ def test_resuming_gives_the_rest_of_the_epoch(ranks, batch, more, data):
     rest = list(rank_batches(order, rank=ranks - 1, ranks=ranks, batch=batch, first_step=step))
     assert len(rest) == len(whole) - step
     assert all(map(np.array_equal, rest, whole[step:]))
+
+
+@given(ranks_of, batches_of, st.integers(0, 100), st.integers(0, 5), st.integers(1, 9))
+def test_a_kept_part_stays(ranks, batch, more, seed, epoch):
+    """Disjoint over the learners, equally many, fewer than n left out, the same in every epoch."""
+    samples = ranks * batch + more
+    parts = [kept_permutation(samples, seed, epoch, rank=j, ranks=ranks) for j in range(ranks)]
+    assert {len(part) for part in parts} == {samples // ranks}
+    assert len(np.unique(np.concatenate(parts))) == samples // ranks * ranks
+    for rank, part in enumerate(parts):
+        first = kept_permutation(samples, seed, 0, rank=rank, ranks=ranks)
+        assert np.array_equal(np.sort(part), np.sort(first))
+
+
+def test_a_kept_part_is_permuted_each_epoch():
+    """Every learner's orders differ from epoch to epoch, and its part from seed to seed."""
+    for rank in range(3):
+        orders = [kept_permutation(90, 1, epoch, rank=rank, ranks=3) for epoch in range(4)]
+        assert len({order.tobytes() for order in orders}) == 4
+        assert set(kept_permutation(90, 2, 0, rank=rank, ranks=3).tolist()) != set(
+            orders[0].tolist()
+        )
+
+
+@given(ranks_of, batches_of, st.integers(0, 60), st.integers(1, 9), st.integers(0, 40))
+def test_kept_blocks_stay(ranks, batch, more, block, buffer):
+    """Each learner's samples of all epochs are N // n at most, and no other learner's."""
+    samples = ranks * batch + more
+    ends = np.array([samples // 3, samples]) if samples > 2 else np.array([samples])
+    seen: list[set[int]] = []
+    for rank in range(ranks):
+        epochs = []
+        for epoch in range(3):
+            shuffle, mine = BlockShuffle(block, buffer), {"rank": rank, "ranks": ranks}
+            _, batches = block_batches(ends, shuffle, 4, epoch, **mine, batch=batch, kept=True)
+            taken = np.concatenate(list(batches))
+            assert len(np.unique(taken)) == len(taken) == samples // ranks // batch * batch
+            epochs.append(set(taken.tolist()))
+        seen.append(set().union(*epochs))
+        assert len(seen[-1]) <= samples // ranks
+    assert len(set().union(*seen)) == sum(map(len, seen))
+
+
+def test_kept_blocks_are_permuted_each_epoch():
+    """All of a part that batches divide comes in every epoch, in another order each time."""
+    orders = []
+    for epoch in range(4):
+        shuffle = BlockShuffle(block=5, buffer=0)
+        _, batches = block_batches(
+            np.array([40, 100]), shuffle, 1, epoch, rank=1, ranks=2, batch=10, kept=True
+        )
+        orders.append(np.concatenate(list(batches)))
+    assert len({order.tobytes() for order in orders}) == 4
+    assert len({np.sort(order).tobytes() for order in orders}) == 1
+
+
+@given(ranks_of, ranks_of, st.integers(1, 3), st.integers(0, 50), st.data())
+def test_others_take_over_global_batches(ranks, learners, factor, more, data):
+    """Step by step n learners take together, in order, what `learners` would have taken."""
+    size = np.lcm(ranks, learners).item() * factor
+    samples = 3 * size + more
+    first = data.draw(st.integers(0, 3))
+
+    def order(seed, epoch, *, rank, ranks, batch, first_step):
+        mine = kept_permutation(samples, seed, epoch, rank=rank, ranks=ranks)
+        return rank_batches(mine, rank=0, ranks=1, batch=batch, first_step=first_step)
+
+    def batches(n):
+        shared = {"learners": learners, "ranks": n, "batch": size // n, "first_step": first}
+        parts = [shared_order(order, 2, 1, rank=j, **shared) for j in range(n)]
+        return [np.concatenate(step) for step in zip(*parts, strict=True)]
+
+    theirs = [
+        order(2, 1, rank=j, ranks=learners, batch=size // learners, first_step=first)
+        for j in range(learners)
+    ]
+    expected = [np.concatenate(step) for step in zip(*theirs, strict=True)]
+    assert np.array_equal(batches(ranks), expected)
+    assert len(expected) == steps_per_epoch(samples, ranks, size // ranks) - first
 
 
 @given(st.integers(0, 300), ranks_of, batches_of)

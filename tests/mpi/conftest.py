@@ -35,7 +35,15 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def world() -> World:
+def monkeypatch_session() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="session")
+def world(monkeypatch_session: pytest.MonkeyPatch) -> World:
+    # One process runs with many partitions of its learners here; a job has one.
+    monkeypatch_session.setenv("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
     return World.create()
 
 

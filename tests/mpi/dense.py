@@ -53,12 +53,14 @@ class Optimizer:
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    sign: bool = False  # signSGD steps along sign(u_j)
     buffer: Array | float = field(default=0.0)
 
     def direction(self, w: Array, g: Array) -> Array:
         g = g + self.weight_decay * w
         self.buffer = self.momentum * self.buffer + g
-        return g + self.momentum * self.buffer if self.nesterov else np.asarray(self.buffer)
+        u = g + self.momentum * self.buffer if self.nesterov else np.asarray(self.buffer)
+        return np.sign(u) if self.sign else u
 
 
 def scaled_signs(v: Array) -> Array:
@@ -71,6 +73,11 @@ def eight_bits(v: Array) -> Array:
     """Per tensor: the nearest of 255 evenly spaced values from -max |v| to max |v|."""
     pieces = [(np.abs(p).max() / 127, p) for p in np.split(v, CUTS)]
     return np.concatenate([scale * np.rint(p / scale) for scale, p in pieces])
+
+
+def rounded(v: Array, dtype: str | None) -> Array:
+    """To a 16-bit type and back."""
+    return v if dtype is None else torch.from_numpy(v).to(getattr(torch, dtype)).double().numpy()
 
 
 COMPRESSED: dict[str, Callable[[Array], Array]] = {"sign": scaled_signs, "uniform8": eight_bits}
@@ -87,6 +94,7 @@ class Local:
     momentum: float = 0.0
     compression: str = "none"
     error_feedback: bool = True
+    exchange_dtype: str | None = None
     errors: Array | float = 0.0  # (n, d): row j is e_j
     last: int = 0  # step after which all or blocks last averaged
     rounds: int = 0
@@ -95,28 +103,60 @@ class Local:
 
 
 @dataclass
+class Gossip:
+    """DPSGD's rule in words of its own."""
+
+    matrix: Callable[[int], Array]  # A by round
+    steps: int = 1  # between two mixtures
+    delayed: bool = False
+    group: int = 1  # learners that are one super-learner
+    exchange_dtype: str | None = None
+    waiting: Array | float = 0.0  # sum_k A_jk [w_k - w_j] of the last round
+
+
+@dataclass
 class Simulation:
     """W (n, d): row j holds learner j's weights."""
 
     weights: Array
     optimizers: list[Optimizer]
-    matrix: Callable[[int], Array] | None = None  # of DPSGD
-    local: "Local | None" = None
+    gossip: Gossip | None = None
+    local: Local | None = None
 
     def ssgd(self, step: int, rate: float, gradients: Array) -> None:
         mean = gradients.mean(0)
         for j, optimizer in enumerate(self.optimizers):
             self.weights[j] = self.weights[j] - rate * optimizer.direction(self.weights[j], mean)
 
-    def dpsgd(self, step: int, rate: float, gradients: Array) -> None:
-        assert self.matrix is not None
-        directions = np.array(
+    def directions(self, gradients: Array) -> Array:
+        """(n, d) row j: u_j, at learner j's own weights."""
+        return np.array(
             [
                 o.direction(w, g)
                 for o, w, g in zip(self.optimizers, self.weights, gradients, strict=True)
             ]
         )
-        self.weights = self.matrix(step) @ self.weights - rate * directions
+
+    def dpsgd(self, step: int, rate: float, gradients: Array) -> None:
+        rule, n = self.gossip, len(self.weights)
+        assert rule is not None
+        everyone = np.full((rule.group, rule.group), 1 / rule.group)
+        nodes = np.eye(n // rule.group)
+        gradients = np.kron(nodes, everyone) @ gradients
+        stepped = self.weights - rate * self.directions(gradients)
+        if (step + 1) % rule.steps == 0:
+            a = rule.matrix(step // rule.steps)
+            if rule.delayed:
+                a = (nodes + a) / 2
+            told = rounded(self.weights, rule.exchange_dtype)
+            change = np.kron(a, everyone) @ told - told
+            stepped = stepped + (rule.waiting if rule.delayed else change)
+            rule.waiting = change
+        self.weights = stepped
+
+    def majority_vote(self, step: int, rate: float, gradients: Array) -> None:
+        votes = np.where(self.directions(gradients) >= 0, 1, -1).sum(0)
+        self.weights = self.weights - rate * np.where(votes >= 0, 1, -1)
 
     def local_sgd(self, step: int, rate: float, gradients: Array) -> None:
         rule = self.local
@@ -128,10 +168,7 @@ class Simulation:
         if step == (rule.after if exact else 0):
             rule.last = step
             rule.anchor = self.weights.mean(0)
-        for j, optimizer in enumerate(self.optimizers):
-            self.weights[j] = self.weights[j] - rate * optimizer.direction(
-                self.weights[j], gradients[j]
-            )
+        self.weights = self.weights - rate * self.directions(gradients)
         if step >= rule.after and step + 1 - rule.last < rule.steps(step - rule.after):
             return
         rule.last = step + 1
@@ -148,6 +185,7 @@ class Simulation:
             decoded = np.array([COMPRESSED[rule.compression](v) for v in told])
             rule.errors = told - decoded if rule.error_feedback else 0.0
             told = decoded
-        rule.velocity = rule.momentum * rule.velocity + told.mean(0)
+        mean = rounded(rounded(told, rule.exchange_dtype).mean(0), rule.exchange_dtype)
+        rule.velocity = rule.momentum * rule.velocity + mean
         rule.anchor = rule.anchor - rule.velocity
         self.weights[:] = rule.anchor

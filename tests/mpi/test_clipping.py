@@ -11,7 +11,16 @@ from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.weight_noise import WeightNoise
 from hpcddl.world import World
-from tests.mpi.dense import Array, Local, Optimizer, Simulation, gradient, network, vector_of
+from tests.mpi.dense import (
+    Array,
+    Gossip,
+    Local,
+    Optimizer,
+    Simulation,
+    gradient,
+    network,
+    vector_of,
+)
 from tests.mpi.test_strategies import OPTIMIZERS, SEED, STEPS, all_weights, batch, rate, run
 
 CASES: list[dict[str, Any]] = [
@@ -59,7 +68,7 @@ def test_clips_what_is_stepped(case: dict[str, Any], wrapped: bool, world: World
     simulation = Simulation(
         np.tile(vector_of(network()), (n, 1)),
         [Optimizer(**options) for _ in range(n)],
-        getattr(inner, "topology", None),
+        Gossip(inner.topology) if case["name"] == "dpsgd" else None,
         Local(steps=lambda step: 2),
     )
     rule = simulation.ssgd if averages(case) else getattr(simulation, case["name"])

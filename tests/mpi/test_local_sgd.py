@@ -1,11 +1,15 @@
 """Identities of the local family (2, 3 and 4), in float64 on however many ranks were started."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hpcddl.network import Network
 from hpcddl.world import World
 from tests.mpi.test_strategies import OPTIMIZERS, STEPS, all_weights, build, run
 
@@ -73,3 +77,34 @@ def test_messages_are_counted(world: World, tmp_path: Path) -> None:
         sent.append(strategy.traffic.bytes_sent)
     once = round(2 * (world.size - 1) / world.size * 8 * strategy.weights.size)
     assert sent == [0, once, once, 2 * once, 2 * once, 3 * once, 3 * once]
+
+
+class Counting(Network):
+    """The real network, which remembers who averages."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.averages: list[str] = []
+
+    def average(self, comm: Any, bytes_sent: int) -> Any:
+        self.averages.append("all" if comm is self.world.comm else "block")
+        return super().average(comm, bytes_sent)
+
+
+# The same examples on all ranks: they must meet in each average.
+@settings(derandomize=True, max_examples=25, deadline=None, database=None)
+@given(steps=st.integers(1, 4), block_steps=st.integers(1, 4), size=st.integers(1, 4))
+def test_blocks_average_every_h_steps_and_all_every_h_times_h_b(
+    steps: int, block_steps: int, size: int, world: World
+) -> None:
+    """Paper B app. D, E: T/H averages; T/(H H^b) of them are of all, instead of the block's."""
+    network = Counting(world)
+    counted = replace(world, network=network)
+    case = local(steps=steps, block_steps=block_steps, block_size=size)
+    strategy = build(case, counted, {}, Path())
+    for step in range(2 * STEPS):
+        run(strategy, first=step, last=step + 1)
+        rounds, rest = divmod(step + 1, steps)
+        expected = [] if rest else ["block" if rounds % block_steps else "all"]
+        assert network.averages == expected
+        network.averages.clear()

@@ -8,14 +8,25 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from hpcddl import optimizers
 from hpcddl.communication.topology import TOPOLOGIES
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.noise import draw
 from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
-from hpcddl.strategies.base import Strategy, draw
+from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.weight_noise import WeightNoise
 from hpcddl.world import AgreedError, World
-from tests.mpi.dense import Local, Optimizer, Simulation, gradient, network, samples, vector_of
+from tests.mpi.dense import (
+    Gossip,
+    Local,
+    Optimizer,
+    Simulation,
+    gradient,
+    network,
+    samples,
+    vector_of,
+)
 
 BATCH, STEPS, SEED = 4, 7, 11
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -23,10 +34,34 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "momentum": {"momentum": 0.9},
     "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
 }
+PAIRS = "pairs"  # super-learners of two learners; of all, where that does not go
 # How each strategy is run here; the suite fails for an entry of the table that is missing.
 CASES: dict[str, list[dict[str, Any]]] = {
     "ssgd": [{"name": "ssgd"}, {"name": "ssgd", "fusion_mib": 64}],
-    "dpsgd": [{"name": "dpsgd", "topology": {"name": name}} for name in TOPOLOGIES],
+    "dpsgd": [
+        *({"name": "dpsgd", "topology": {"name": name}} for name in TOPOLOGIES),
+        {"name": "dpsgd", "topology": {"name": "ring"}, "steps": 3},
+        {"name": "dpsgd", "topology": {"name": "one_peer_exponential"}, "steps": 2},
+        {"name": "dpsgd", "topology": {"name": "ring"}, "delayed": True},
+        {"name": "dpsgd", "topology": {"name": "full"}, "delayed": True},
+        {"name": "dpsgd", "topology": {"name": "random_pair"}, "delayed": True},
+        {"name": "dpsgd", "topology": {"name": "one_peer_exponential"}, "delayed": True},
+        {"name": "dpsgd", "topology": {"name": "random_pair"}, "steps": 2, "delayed": True},
+        {"name": "dpsgd", "topology": {"name": "ring"}, "super_learners": PAIRS},
+        {"name": "dpsgd", "topology": {"name": "random_pair"}, "super_learners": 1},
+        {"name": "dpsgd", "topology": {"name": "full"}, "super_learners": PAIRS, "steps": 2},
+        {"name": "dpsgd", "topology": {"name": "ring"}, "super_learners": PAIRS, "delayed": True},
+        {"name": "dpsgd", "topology": {"name": "ring"}, "exchange_dtype": "bfloat16"},
+        {"name": "dpsgd", "topology": {"name": "full"}, "exchange_dtype": "float16"},
+        {
+            "name": "dpsgd",
+            "topology": {"name": "random_pair"},
+            "steps": 2,
+            "delayed": True,
+            "super_learners": PAIRS,
+            "exchange_dtype": "float16",
+        },
+    ],
     "local_sgd": [
         {"name": "local_sgd", "steps": 1},
         {"name": "local_sgd", "steps": 3},
@@ -54,7 +89,18 @@ CASES: dict[str, list[dict[str, Any]]] = {
         },
         {"name": "local_sgd", "steps": 2, "compression": "uniform8"},
         {"name": "local_sgd", "steps": 1, "compression": "uniform8", "momentum": 0.3},
+        {"name": "local_sgd", "steps": 2, "exchange_dtype": "bfloat16"},
+        {"name": "local_sgd", "steps": 1, "exchange_dtype": "float16", "momentum": 0.3, "after": 2},
+        {"name": "local_sgd", "steps": 3, "optimizer": "sign_sgd"},
+        {
+            "name": "local_sgd",
+            "steps": 3,  # two opposite steps would leave nothing but rounding to take the sign of
+            "compression": "sign",
+            "error_feedback": False,
+            "optimizer": "sign_sgd",
+        },
     ],
+    "majority_vote": [{"name": "majority_vote", "optimizer": "sign_sgd"}],
 }
 RUNS = [case for cases in CASES.values() for case in cases]
 
@@ -70,9 +116,22 @@ def rate(step: int) -> float:
 def build(case: dict[str, Any], world: World, options: dict[str, Any], folder: Path) -> Strategy:
     if case.get("topology", {}).get("name") == "from_file":
         case = {**case, "topology": {"name": "from_file", "path": str(mixing_file(world, folder))}}
-    model = network()
-    choice = From(STRATEGIES).choose(case)
-    return choice.build(STRATEGIES, model, sgd(model, **options), world, SEED)
+    if case.get("super_learners") == PAIRS:
+        case = {**case, "super_learners": pairs(world.size)}
+    return learner(network(), case, world, options)
+
+
+def learner(
+    model: torch.nn.Module, case: dict[str, Any], world: World, options: dict[str, Any]
+) -> Strategy:
+    optimizer = optimizers.OPTIMIZERS[case.get("optimizer", "sgd")](model, **options)
+    choice = From(STRATEGIES).choose({k: v for k, v in case.items() if k != "optimizer"})
+    strategy: Strategy = choice.build(STRATEGIES, model, optimizer, world, SEED)
+    return strategy
+
+
+def pairs(n: int) -> int:
+    return n if n % 2 else 2
 
 
 def mixing_file(world: World, folder: Path) -> Path:
@@ -110,11 +169,23 @@ def all_weights(strategy: Strategy) -> np.ndarray:
     return np.array(strategy.world.comm.allgather(vector_of(strategy.model)))
 
 
+def gossip_rule(strategy: Strategy, case: dict[str, Any]) -> Gossip | None:
+    """The same options for the dense simulation, with the topology's own matrix."""
+    if case["name"] != "dpsgd":
+        return None
+    kept = {key: case[key] for key in ("steps", "delayed", "exchange_dtype") if key in case}
+    group = {PAIRS: pairs(strategy.world.size)}.get(str(case.get("super_learners")), 1)
+    name = case["topology"]["name"]
+    if name == "from_file":
+        return Gossip(strategy.topology, **kept)
+    return Gossip(TOPOLOGIES[name](strategy.world.size // group, SEED), group=group, **kept)
+
+
 def local_rule(case: dict[str, Any]) -> Local | None:
     """The same options for the dense simulation; an epoch is a step here."""
     if case["name"] != "local_sgd":
         return None
-    other = ("name", "steps", "warmup", "warmup_epochs")
+    other = ("name", "steps", "warmup", "warmup_epochs", "optimizer")
     kept = {key: value for key, value in case.items() if key not in other}
     target, kind, epochs = case["steps"], case.get("warmup"), case.get("warmup_epochs", 0)
     table = {
@@ -132,8 +203,8 @@ def simulate(
     n = strategy.world.size
     simulation = Simulation(
         np.tile(vector_of(network()), (n, 1)),
-        [Optimizer(**options) for _ in range(n)],
-        getattr(strategy, "topology", None),
+        [Optimizer(**options, sign="optimizer" in case) for _ in range(n)],
+        gossip_rule(strategy, case),
         local_rule(case),
     )
     for step in range(STEPS):
@@ -286,8 +357,7 @@ def test_a_matrix_missing_on_one_rank_is_refused_by_all(world: World, tmp_path: 
 def test_consensus_averages_batch_norm_statistics(name: str, world: World) -> None:
     """Inside, the statistics are the learners' mean; outside, each learner's own again."""
     model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.BatchNorm1d(4)).double()
-    choice = From(STRATEGIES).choose(CASES[name][0])
-    strategy = choice.build(STRATEGIES, model, sgd(model), world, SEED)
+    strategy = learner(model, CASES[name][0], world, {})
     model(torch.from_numpy(samples(8, seed=world.rank)[0]))
     own = model[1].running_mean.clone()
     mean = np.mean(world.comm.allgather(own.numpy()), axis=0)

@@ -1,0 +1,137 @@
+"""How a run goes on: exactly, or on another number of learners from the consensus of those before.
+
+Dropout masks are drawn from each learner's own generator, whose state is in its checkpoint; a
+restart draws new ones. What a resumed run may change about its config is checked here too.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from mpi4py.util import pkl5
+
+from hpcddl import checkpoint
+from hpcddl.checkpoint import Checkpoint
+from hpcddl.config import Config
+from hpcddl.errors import UserError
+from hpcddl.schedules import SCHEDULES, Schedule, agree_until
+from hpcddl.strategies.base import Strategy
+from hpcddl.world import World
+
+# A resumed run may be lengthened and watched differently; all else would make another run of it.
+MAY_CHANGE = {"description", "epochs", "checkpoint", "log_every", "prefetch"}
+
+
+def find(folder: Path, config: Config, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, None for a fresh start.
+
+    Raises:
+        UserError: the folder is in the way, its run was another than `config`, or is beyond it.
+    """
+    if not (folder / "config.yaml").exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"--out {folder}: not empty and not a run; give another folder")
+        return None
+    if not resume:
+        raise UserError(f"--out {folder}: holds a run; add --resume or give another folder")
+    before = _config_before(folder)
+    for key, value in config.plain().items():
+        if key not in MAY_CHANGE and before.get(key) != value:
+            raise UserError(
+                f"--resume: {key} was {before.get(key)} in {folder} and is {value} now; "
+                "only " + ", ".join(sorted(MAY_CHANGE)) + " may change"
+            )
+    found = checkpoint.newest(folder)
+    if found and (found.position.epoch, found.position.step) > (config.epochs, 0):
+        raise UserError(
+            f"--resume: epochs={config.epochs}: {found.folder} is beyond them; raise epochs"
+        )
+    return found
+
+
+def has_ended(folder: Path, config: Config) -> bool:
+    """Whether the run in `folder` has come to its end, and `config` asks for no more epochs."""
+    if not (folder / "summary.json").exists():
+        return False
+    return bool(_config_before(folder)["epochs"] == config.epochs)
+
+
+def check_rates(schedule: Schedule, config: Config, resumed: Checkpoint, folder: Path) -> None:
+    """Refuses other epochs where the rates so far were meant for those before.
+
+    Raises:
+        UserError: `schedule` was another one up to here.
+    """
+    epochs = _config_before(folder)["epochs"]
+    before = config.schedule.build(SCHEDULES, config.global_batch, epochs)
+    begun = resumed.position.epoch + bool(resumed.position.step)
+    if not agree_until(begun, schedule, before):
+        raise UserError(
+            f"--resume: epochs was {epochs} in {folder} and is {config.epochs} now, and the "
+            f"rates of schedule.name={config.schedule.name} so far depend on it; keep epochs"
+        )
+
+
+def learner_state(strategy: Strategy) -> dict[str, Any]:
+    """All that this learner needs to go on, as if it had never stopped."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    random = {"cpu": torch.get_rng_state(), "cuda": cuda}
+    return {"strategy": strategy.state_dict(), "random": random}
+
+
+def restore(strategy: Strategy, resumed: Checkpoint, seed: int) -> None:
+    """Takes up a checkpoint: this learner's own, or for other learners their consensus. Collective.
+
+    Raises:
+        UserError: a learner's file is missing or altered.
+    """
+    world = strategy.world
+    if resumed.learners == world.size:
+        state = world.together(lambda: resumed.learner(world.rank))
+        strategy.load_state_dict(state["strategy"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"])
+        return
+    # One rank reads for all: every file is read once, and all learners get the same bits.
+    mean = world.together(lambda: checkpoint.consensus_state(resumed) if world.rank == 0 else None)
+    # pkl5: a state may have more than the 2 GiB that a plain bcast takes.
+    strategy.load_state_dict(pkl5.Intracomm(world.comm).bcast(mean))
+    # Not the seeds of a run's start, whose dropout masks have been used.
+    key = [seed, resumed.position.steps, world.rank, world.size]
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+
+
+def restarts(resumed: Checkpoint | None, world: World) -> list[dict[str, int]]:
+    """Each change of the number of learners in the run so far, this process's included."""
+    if resumed is None:
+        return []
+    before: list[dict[str, int]] = resumed.log["restarts"]
+    if resumed.learners == world.size:
+        return before
+    change = {
+        "updates": resumed.position.steps,
+        "from_learners": resumed.learners,
+        "to_learners": world.size,
+    }
+    return [*before, change]
+
+
+def describe(resumed: Checkpoint, world: World, epochs: int) -> str:
+    """One line for the log: where the run goes on, and what is not as if it had never stopped."""
+    at = resumed.position
+    where = f"in epoch {at.epoch + 1}" if at.epoch < epochs else "with the last evaluation"
+    if resumed.learners == world.size:
+        return f"resumed after {at.steps} updates, {where}"
+    order = f"; this epoch's batches stay those of {at.learners} learners" if at.step else ""
+    return (
+        f"restarted from the consensus of {resumed.learners} learners after {at.steps} updates, "
+        f"{where}: momentum meaned, learners' random state new{order}"
+    )
+
+
+def _config_before(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
+    return config
