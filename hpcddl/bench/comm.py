@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from mpi4py import MPI
 
+from hpcddl.bench.checks import check
 from hpcddl.communication.exchange import NeighbourExchange
-from hpcddl.errors import UserError
 from hpcddl.flat import FlatWeights
 from hpcddl.models.bilstm import bilstm
 from hpcddl.world import World
@@ -37,19 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the ratios on rank 0."""
     world = World.create()
     with world.failing_together():
-        world.together(lambda: _check(world, arguments))
+        world.together(lambda: check("bench comm", world, arguments, "classes", "repeats"))
         result = measure(world, arguments.classes, arguments.repeats, arguments.exchange_dtype)
     if world.rank == 0:
         print(json.dumps(result) if arguments.json else as_text(result))
     return 0
-
-
-def _check(world: World, arguments: argparse.Namespace) -> None:
-    if world.size % 2:
-        raise UserError(f"bench comm: needs an even number of ranks, got {world.size}")
-    for name in ("classes", "repeats"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"--{name} {getattr(arguments, name)}: must be at least 1")
 
 
 def measure(

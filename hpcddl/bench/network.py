@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hpcddl.bench.checks import check
 from hpcddl.bench.methods import ALONE, Build, ours, theirs
 from hpcddl.bench.timing import slowest
 from hpcddl.errors import UserError
@@ -67,12 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(world: World, arguments: argparse.Namespace) -> None:
-    if world.size % 2:
-        raise UserError(f"bench network: needs an even number of ranks, got {world.size}")
-    for name in ("classes", "cells", "batch", "periods"):
-        value = getattr(arguments, name)
-        if value < 1:
-            raise UserError(f"--{name}: {value}, allowed: at least 1")
+    check("bench network", world, arguments, "classes", "cells", "batch", "periods")
     if min(arguments.delays) < 0:
         raise UserError(f"--delays: {min(arguments.delays):g}, allowed: at least 0")
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hpcddl.bench import parts, peers
+from hpcddl.bench.checks import check
 from hpcddl.bench.methods import ALONE, PEERS, methods
 from hpcddl.bench.timing import slowest
 from hpcddl.errors import UserError
@@ -66,12 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(world: World, arguments: argparse.Namespace) -> None:
-    if world.size % 2:
-        raise UserError(f"bench strategies: needs an even number of ranks, got {world.size}")
-    for name in ("classes", "layers", "cells", "batch", "rounds", "whole_classes", "whole_cells"):
-        value = getattr(arguments, name)
-        if value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: {value}, allowed: at least 1")
+    counts = ("classes", "layers", "cells", "batch", "rounds", "whole_classes", "whole_cells")
+    check("bench strategies", world, arguments, *counts)
     if "HOROVOD_CYCLE_TIME" in os.environ:
         # With a fixed fusion size as well its tuner has nothing to tune and crashes.
         raise UserError("HOROVOD_CYCLE_TIME: must not be set where Horovod starts repeatedly")

@@ -154,11 +154,13 @@ class NeighbourExchange:
             "uniform": self._uniform,
             "own": self._own if self._mixing else None,
             "received": self._received[:count],
+            "bytes_sent": self.bytes_sent,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` of the same learner and layout returned."""
         self._mixing, self._uniform = state["mixing"], state["uniform"]
+        self.bytes_sent = state["bytes_sent"]
         if self._mixing:
             self._reserve()
             self._own.copy_(state["own"])

@@ -305,7 +305,7 @@ def test_weight_noise_follows_its_rule(reading: Any, world: World, tmp_path: Pat
 
 @pytest.mark.parametrize("case", RUNS, ids=label)
 def test_resumes_bit_for_bit(case: dict[str, Any], world: World, tmp_path: Path) -> None:
-    """A run stopped after 3 updates and loaded into new objects ends with the same bits."""
+    """Stopped after 3 updates and loaded into new objects: the same weights by bits, and bytes."""
     whole = build(case, world, OPTIMIZERS["nesterov"], tmp_path)
     run(whole)
     first = build(case, world, OPTIMIZERS["nesterov"], tmp_path)
@@ -320,6 +320,8 @@ def test_resumes_bit_for_bit(case: dict[str, Any], world: World, tmp_path: Path)
         np.testing.assert_allclose if case.get("fusion_mib") else np.testing.assert_array_equal
     )
     compare(all_weights(second), all_weights(whole))
+    sent = first.traffic.bytes_sent + second.traffic.bytes_sent
+    assert sent == whole.traffic.bytes_sent
 
 
 @pytest.mark.parametrize("case", RUNS, ids=label)
