@@ -14,6 +14,7 @@ from hpcddl.launcher import wait_politely
 COMMANDS = {
     "train": ("hpcddl.launch", "train a network on all ranks of the launcher"),
     "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
+    "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
     "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
     "prep kaldi": ("data_prep.kaldi.command", "pack a Kaldi experiment into HDF5 shards"),
     "prep mini-corpus": ("data_prep.mini_corpus", "generate a small corpus in Kaldi's format"),

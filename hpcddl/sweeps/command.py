@@ -1,0 +1,97 @@
+"""`hpcddl sweep`: the runs of a sweep, listed, one by one, or as the tasks of a job array."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from hpcddl.errors import UserError
+from hpcddl.sweeps import Run, Sweep, expand, names, read_sweep
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl sweep`."""
+    parser.description = (
+        "List the runs of a sweep with their states and commands. --run starts one in this job, "
+        "--all one after the other; finished ones are left alone, others go on where they stopped."
+    )
+    parser.epilog = (
+        "example: mpirun -np 4 hpcddl sweep mini.table4 --run 3    # or "
+        "--run $SLURM_ARRAY_TASK_ID; hpcddl sweep mini.table4 --all --launcher 'mpirun -np 4'"
+    )
+    add = parser.add_argument
+    add("sweep", nargs="?", help="a packaged sweep or a YAML file; without it all are listed")
+    add("overrides", nargs="*", metavar="key=value", help="dotted keys of every run's recipe")
+    add("--out", type=Path, help="folder of the runs' folders (default: runs/SWEEP)")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--run", type=int, metavar="I", help="train run I, counted from 0, here")
+    action.add_argument("--all", action="store_true", help="train all, each by LAUNCHER")
+    action.add_argument("--count", action="store_true", help="how many runs there are")
+    add("--launcher", help="what starts a run's ranks (default: mpirun -np LEARNERS)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 0; 1 when a run of `--all` failed."""
+    if arguments.sweep is None:
+        width = max(map(len, names()), default=0)
+        for name in names():
+            print(f"{name:<{width}}  {read_sweep(name).description}")
+        return 0
+    sweep = read_sweep(arguments.sweep)
+    runs = expand(sweep, tuple(arguments.overrides))
+    name = Path(arguments.sweep).name.removesuffix(".yaml").removesuffix(".yml")
+    out = arguments.out or Path("runs") / name
+    if arguments.count:
+        print(len(runs))
+        return 0
+    if arguments.run is not None:
+        return _train(sweep, runs, arguments.run, out)
+    launcher = shlex.split(arguments.launcher or f"mpirun -np {sweep.learners}")
+    if arguments.all:
+        return _train_all(sweep, runs, out, launcher)
+    for index, one in enumerate(runs):
+        command = shlex.join([*launcher, "hpcddl", *_words(sweep, one, out)])
+        print(f"{index:3}  {_state(out / one.name):9}  {command}")
+    return 0
+
+
+def _words(sweep: Sweep, run: Run, out: Path) -> list[str]:
+    return ["train", sweep.recipe, *run.overrides, "--out", str(out / run.name), "--resume"]
+
+
+def _train(sweep: Sweep, runs: list[Run], index: int, out: Path) -> int:
+    # Imported here: a list must not wait for torch.
+    from hpcddl.cli import main
+
+    if not 0 <= index < len(runs):
+        raise UserError(f"--run {index}: must be 0 to {len(runs) - 1}")
+    return main(_words(sweep, runs[index], out))
+
+
+def _train_all(sweep: Sweep, runs: list[Run], out: Path, launcher: list[str]) -> int:
+    failed = []
+    for index, one in enumerate(runs):
+        print(f"run {index} of {len(runs)}: {one.name}", flush=True)
+        words = [*launcher, sys.executable, "-m", "hpcddl.cli", *_words(sweep, one, out)]
+        try:
+            status = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
+        except OSError as error:
+            raise UserError(f"--launcher {shlex.join(launcher)}: {error.strerror}") from None
+        if status:
+            failed.append(one.name)
+    if failed:
+        print(f"failed: {' '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _state(folder: Path) -> str:
+    """done, diverged, begun or -."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except FileNotFoundError:
+        return "begun" if (folder / "config.yaml").exists() else "-"
+    return "diverged" if summary["diverged"] else "done"

@@ -1,0 +1,114 @@
+"""Sweeps: every combination once, each a run that its recipe accepts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpcddl.errors import UserError
+from hpcddl.sweeps import Sweep, expand, names, read_sweep
+from tests.conftest import Launch
+from tests.synthetic import write_recipe, write_shards
+
+AXES = """description: d
+recipe: {recipe}
+learners: 2
+axes:
+  - SSGD: {{strategy: ssgd}}
+    pairs, late: {{strategy: {{name: dpsgd, delayed: true}}, log_every: 2}}
+  - seed: [0, 1]
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    recipe = write_recipe(tmp_path / "r.yaml", write_shards(tmp_path / "shards"), "ssgd")
+    path = tmp_path / "mine.yaml"
+    path.write_text(AXES.format(recipe=recipe))
+    return path
+
+
+def test_every_combination_is_a_run(sweep: Path) -> None:
+    """The last axis varies fastest; values travel as JSON, which YAML reads back."""
+    runs = expand(read_sweep(str(sweep)), ("epochs=1",))
+    assert [run.name for run in runs] == [
+        "SSGD_seed=0",
+        "SSGD_seed=1",
+        "pairs, late_seed=0",
+        "pairs, late_seed=1",
+    ]
+    late = 'strategy={"name": "dpsgd", "delayed": true}'
+    assert runs[3].overrides == ("epochs=1", late, "log_every=2", "seed=1")
+
+
+@pytest.mark.parametrize("name", names())
+def test_packaged_sweeps_expand(name: str) -> None:
+    """Every run of every packaged sweep is one that its recipe accepts."""
+    sweep = read_sweep(name)
+    assert sweep.description
+    assert len(expand(sweep)) > 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ([{"seed": [0]}, {"nosuch": [1]}], "unknown key 'nosuch'"),
+        ([{"seed": 3}], "axes: seed: must be"),
+        ([{"a": {"seed": 1}, "b": {}}], "axes: b: must be"),
+        ([{"data.path": ["a/b"]}], "'path=a/b' is to be a folder's name"),
+        ([{"seed": [1, 1]}], "two runs are called seed=1"),
+    ],
+)
+def test_bad_axes_are_one_line(axes: list, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        expand(Sweep(description="", recipe="mini.ssgd", learners=1, axes=axes))
+
+
+def test_bad_files_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    for text, message in (
+        ("a: [", "not YAML"),
+        ("description: d\nrecipes: x\n", "unknown key 'recipes'"),
+        ("description: d\nrecipe: mini.ssgd\nlearners: 0\naxes: [{seed: [1]}]\n", "learners: "),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_sweep(str(path))
+    with pytest.raises(UserError, match="must be a YAML file or one of"):
+        read_sweep("nosuch")
+
+
+def test_one_run_and_then_all(sweep: Path, tmp_path: Path, command: Launch, hpcddl: Launch) -> None:
+    """An array task trains one; --all leaves it alone and trains the others; the list says so."""
+    out = tmp_path / "runs"
+    one = hpcddl("sweep", sweep, "epochs=1", "--run", 3, "--out", out, ranks=2)
+    assert one.returncode == 0, one.stderr
+    listed = command("sweep", sweep, "epochs=1", "--out", out).stdout.splitlines()
+    assert [line.split()[1] for line in listed] == ["-", "-", "-", "done"]
+    assert "mpirun -np 2 hpcddl train" in listed[3]
+    assert "'pairs, late_seed=1'" not in listed[0]
+    before = (out / "pairs, late_seed=1" / "summary.json").read_bytes()
+    # As single learners: the launcher is the user's.
+    both = hpcddl("sweep", sweep, "epochs=1", "--all", "--launcher", "env", "--out", out)
+    assert both.returncode == 0, both.stderr
+    assert (out / "pairs, late_seed=1" / "summary.json").read_bytes() == before
+    learners = [json.loads(p.read_text())["learners"] for p in sorted(out.glob("*/summary.json"))]
+    assert sorted(learners) == [1, 1, 1, 2]
+    assert command("sweep", sweep, "--count").stdout == "4\n"
+
+
+def test_all_goes_on_after_a_failure(sweep: Path, tmp_path: Path, hpcddl: Launch) -> None:
+    """A run that cannot start is named at the end, with status 1; the others are trained."""
+    out = tmp_path / "runs"
+    (out / "SSGD_seed=1").mkdir(parents=True)
+    (out / "SSGD_seed=1" / "in the way").touch()
+    done = hpcddl("sweep", sweep, "epochs=1", "--all", "--launcher", "env", "--out", out)
+    assert done.returncode == 1
+    assert "failed: SSGD_seed=1" in done.stderr
+    assert len(list(out.glob("*/summary.json"))) == 3
+
+
+def test_an_index_beyond_the_runs_is_refused(sweep: Path, command: Launch) -> None:
+    done = command("sweep", sweep, "--run", 4)
+    assert done.returncode == 2
+    assert "--run 4: must be 0 to 3" in done.stderr
