@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from hpcddl.batch_norm import BATCH_NORM
 from hpcddl.data import DATASETS
+from hpcddl.data.augment import AUGMENTATIONS
 from hpcddl.emulate import NetworkOptions
 from hpcddl.errors import UserError
 from hpcddl.files import write_whole
@@ -60,6 +61,7 @@ class Config(Strict):
     accumulate: Count = 1  # micro-batches that each learner's local batch is processed in
     model: Annotated[Choice, From(MODELS)]
     data: Annotated[Choice, From(DATASETS)]
+    augment: Annotated[Choice, From(AUGMENTATIONS)] = Choice("none", {})  # of training batches
     optimizer: Annotated[Choice, From(OPTIMIZERS)]
     schedule: Annotated[Choice, From(SCHEDULES)]
     strategy: Annotated[Choice, From(STRATEGIES)]

@@ -16,6 +16,7 @@ from hpcddl.batch_norm import BATCH_NORM
 from hpcddl.checkpoint import Checkpoint, Position
 from hpcddl.config import Config, load_config, save_config
 from hpcddl.data import DATASETS, Dataset
+from hpcddl.data.augment import AUGMENTATIONS
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.staging import folder_argument, stage
 from hpcddl.emulate import emulated
@@ -78,6 +79,7 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
         return 0
     data = _staged(config.data, arguments.stage, world) if arguments.stage else config.data
     train_set, heldout = world.together(lambda: data.build(DATASETS))
+    augment = world.together(lambda: config.augment.build(AUGMENTATIONS, train_set.shape))
     local_batch = world.together(lambda: _local_batch(config, world, len(train_set)))
     schedule = world.together(lambda: _schedule(config, resumed, folder))
     choice = world.together(lambda: _switching(config.strategy, schedule))
@@ -128,6 +130,7 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
             local_batch=local_batch,
             accumulate=config.accumulate,
             seed=config.seed,
+            augment=augment,
             prefetch=config.prefetch,
             statistics=statistics,
         )

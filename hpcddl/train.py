@@ -10,6 +10,7 @@ from hpcddl.accumulate import backward
 from hpcddl.batch_norm import Recomputed
 from hpcddl.checkpoint import Position
 from hpcddl.data import Dataset
+from hpcddl.data.augment import Augment
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import shared_order, steps_per_epoch
 from hpcddl.evaluate import Evaluation, evaluate, log_prior
@@ -34,6 +35,7 @@ def train(
     local_batch: int,
     accumulate: int,
     seed: int,
+    augment: Augment | None,
     prefetch: int,
     statistics: Recomputed | None,
 ) -> Evaluation:
@@ -80,6 +82,8 @@ def train(
         )
         with closing(loader.batches(order)) as batches:
             for step, (features, labels) in enumerate(batches, first):
+                if augment is not None:
+                    features = augment(features, (seed, epoch, step, world.rank))
                 watch.lap("load")
                 strategy.epoch = epoch + step / steps
                 rate = schedule(strategy.epoch)

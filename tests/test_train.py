@@ -416,3 +416,37 @@ def test_post_local_switches_at_the_first_decay(command, tmp_path):
     assert "mini-batch SGD through Horovod before epoch 2" in done.stdout
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["strategy"]["after"] == "first_decay"
+
+
+def test_augmentation_of_a_run(tmp_path: Path, hpcddl: Launch, command: Launch) -> None:
+    """Another run than without it, the same after a resume; only images can be augmented."""
+    made = hpcddl("prep", "cifar", "--synthetic", "96", "--out", tmp_path / "cifar")
+    assert made.returncode == 0, made.stderr
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"""epochs: 2
+global_batch: 16
+model: resnet20
+data: {{name: shards, path: {tmp_path / "cifar"}}}
+optimizer: {{name: sgd, momentum: 0.9}}
+schedule: {{name: constant, rate: 0.05}}
+strategy: ssgd
+""")
+    runs = {
+        "plain": [[]],
+        "whole": [["augment=pad_crop_flip"]],
+        "stopped": [["augment=pad_crop_flip", "epochs=1"], ["augment=pad_crop_flip", "--resume"]],
+    }
+    checksums = {}
+    for name, launches in runs.items():
+        for words in launches:
+            done = command("train", recipe, *words, "--out", tmp_path / name)
+            assert done.returncode == 0, done.stderr
+        checksums[name] = summary(tmp_path / name)["weights_sha256"]
+    assert checksums["stopped"] == checksums["whole"] != checksums["plain"]
+
+
+def test_only_images_are_augmented(shards: Path, tmp_path: Path, command: Launch) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", shards, "ssgd", "augment: pad_crop_flip")
+    refused(
+        command("train", recipe, "--out", tmp_path / "no"), "augment.name=pad_crop_flip", "image"
+    )
