@@ -18,6 +18,8 @@ from hpcddl.loss_scale import LossScale
 from hpcddl.strategies.base import Traffic
 from hpcddl.world import World
 
+_START = {"seconds": {}, "rounds": 0, "bytes_sent": 0.0, "file_bytes": 0, "heldout": []}
+
 
 class Stopwatch:
     """Seconds by what they were spent on, as the host sees them (a GPU works on meanwhile)."""
@@ -54,7 +56,7 @@ class Metrics:
         loss_scale: LossScale | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
-        before = state or {"seconds": {}, "bytes_sent": 0.0, "file_bytes": 0, "heldout": []}
+        before = state or dict(_START)
         self.world = world
         self.watch = Stopwatch()
         self.watch.seconds = dict(before["seconds"])
@@ -63,6 +65,7 @@ class Metrics:
         self.heldout = [Heldout(*values) for values in before["heldout"]]
         self.diverged_since: dict[str, Any] | None = None
         self._bytes_before = before["bytes_sent"]
+        self._rounds_before = before["rounds"]
         self._every, self._steps_per_epoch, self._epochs = every, steps_per_epoch, epochs
         self._global_batch = global_batch
         self._loss_scale = loss_scale
@@ -113,7 +116,7 @@ class Metrics:
             )
 
     def totals(self) -> dict[str, Any]:
-        """Seconds by kind on this rank and bytes sent per learner (mean), since the run began."""
+        """Since the run began: seconds by kind and rounds of this rank, bytes of a mean learner."""
         sent = (
             self._bytes_before
             + self.world.comm.allreduce(self.traffic.bytes_sent, MPI.SUM) / self.world.size
@@ -123,6 +126,7 @@ class Metrics:
         seconds["communicate"] = self.traffic.seconds
         seconds["optimizer"] = max(0.0, agreeing - self.traffic.seconds)
         return {
+            "rounds": self._rounds_before + self.traffic.rounds,
             "bytes_sent": round(sent),
             "seconds": {name: round(value, 4) for name, value in sorted(seconds.items())},
         }
@@ -138,6 +142,7 @@ class Metrics:
             os.fsync(self._file.fileno())
         return {
             "seconds": {**self.watch.seconds, "communicate": self.traffic.seconds},
+            "rounds": self._rounds_before + self.traffic.rounds,
             "bytes_sent": self.totals()["bytes_sent"],
             "file_bytes": self._file.tell() if self._file else 0,
             "heldout": self.heldout,

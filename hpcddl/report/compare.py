@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcddl.errors import UserError
-from hpcddl.report.runs import Run, read_run
+from hpcddl.report.runs import Run, read_run, training_seconds
+from hpcddl.report.table import aligned
+from hpcddl.report.target import parse_target, target_table
 
 # Wong (2011): told apart by the colour-blind; the line style tells them apart in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -20,13 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: hpcddl compare runs/ssgd runs/dpsgd --out runs/comparison.png"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    parser.add_argument(
+        "--target",
+        metavar="loss=X|accuracy=Y",
+        help="what it took each run to get there: held-out nats, or accuracy from 0 to 1",
+    )
     parser.add_argument("--out", type=Path, help="the picture to draw (.png, .pdf or .svg)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table; draws the picture if asked for."""
     runs = [read_run(folder) for folder in arguments.runs]
+    target = parse_target(arguments.target) if arguments.target else None
     print(table(runs))
+    if target:
+        print(f"\n{target_table(runs, target)}")
     if arguments.out:
         draw(runs, arguments.out)
         print(f"\npicture: {arguments.out}")
@@ -52,14 +62,7 @@ COLUMNS: dict[str, Callable[[Run], str]] = {
 def table(runs: Sequence[Run]) -> str:
     """One line per run in aligned columns, and what guessing would score below it."""
     rows = [list(COLUMNS), *([column(run) for column in COLUMNS.values()] for run in runs)]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = aligned(rows, left=2)
     first = runs[0].summary
     lines.append(
         f"guessing by class frequency: loss {first['prior_loss']:.4f}, "
@@ -67,12 +70,6 @@ def table(runs: Sequence[Run]) -> str:
         "seconds without evaluation and checkpoints; MiB sent per learner"
     )
     return "\n".join(lines)
-
-
-def training_seconds(record: dict[str, Any]) -> float:
-    """Seconds of rank 0 spent training: all but evaluation and checkpoints."""
-    aside = ("evaluate", "checkpoint")
-    return sum(value for name, value in record["seconds"].items() if name not in aside)
 
 
 def legend(runs: Sequence[Run]) -> list[str]:

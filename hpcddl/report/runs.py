@@ -45,3 +45,9 @@ def read_run(folder: Path) -> Run:
         json.loads((folder / "summary.json").read_text()),
         [record for record in records if record["kind"] == "evaluation"],
     )
+
+
+def training_seconds(record: dict[str, Any]) -> float:
+    """Seconds of rank 0 spent training: all but evaluation and checkpoints."""
+    aside = ("evaluate", "checkpoint")
+    return sum(value for name, value in record["seconds"].items() if name not in aside)

@@ -22,8 +22,14 @@ from hpcddl.world import World
 class Traffic:
     """What agreeing has cost this learner since its process started."""
 
+    rounds: int = 0  # of communication: averages, exchanges, votes
     bytes_sent: int = 0
     seconds: float = 0.0  # in which the learner waited for, or worked on, communication
+
+    def sent(self, nbytes: int) -> None:
+        """Books one round, for which this learner sent so much."""
+        self.rounds += 1
+        self.bytes_sent += nbytes
 
     @contextmanager
     def timed(self) -> Iterator[None]:

@@ -84,7 +84,7 @@ class DPSGD(Strategy):
         if self._gradients is not None:
             with self.traffic.timed():
                 self._gradients.finish()
-            self.traffic.bytes_sent += self._gradients.bytes_sent
+            self.traffic.sent(self._gradients.bytes_sent)
         self.take_step()
         if self._due():
             rounds = self.step // self.steps
@@ -92,7 +92,7 @@ class DPSGD(Strategy):
             with self.traffic.timed():
                 arriving.finish()
                 arriving.mix()
-            self.traffic.bytes_sent += arriving.bytes_sent
+            self.traffic.sent(arriving.bytes_sent)
         self.step += 1
 
     def describe(self) -> str:

@@ -105,7 +105,7 @@ class LocalSGD(Strategy):
         if self._gradients is not None:
             with self.traffic.timed():
                 self._gradients.finish()
-            self.traffic.bytes_sent += self._gradients.bytes_sent
+            self.traffic.sent(self._gradients.bytes_sent)
         self.take_step()
         self.step += 1
         if self._gradients is None:
@@ -194,13 +194,13 @@ class LocalSGD(Strategy):
         sent = mean(change)
         if self._error is not None:
             self._error.sub_(sent)
-        self.traffic.bytes_sent += mean.bytes_sent
+        self.traffic.sent(mean.bytes_sent)
 
     def _average(self, among: Mean) -> None:
         among.add_up(self.weights.read(self._buffer))
         self.weights.write(self._buffer, divisor=among.comm.size)
-        self.traffic.bytes_sent += among.bytes_sent
+        self.traffic.sent(among.bytes_sent)
 
     def _mean(self, among: Mean | RoundedMean, vector: Tensor) -> None:
         among(vector)
-        self.traffic.bytes_sent += among.bytes_sent
+        self.traffic.sent(among.bytes_sent)

@@ -41,7 +41,7 @@ class MajorityVoteSGD(Strategy):
             # The rate is one for all weights: a vote has no other length.
             before.sub_(signs, alpha=self.optimizer.param_groups[0]["lr"])
             self.weights.write(before)
-        self.traffic.bytes_sent += self._vote.bytes_sent
+        self.traffic.sent(self._vote.bytes_sent)
         self.step += 1
 
     def describe(self) -> str:

@@ -32,7 +32,7 @@ class SSGD(Strategy):
     def update(self) -> None:
         with self.traffic.timed():
             self._gradients.finish()
-        self.traffic.bytes_sent += self._gradients.bytes_sent
+        self.traffic.sent(self._gradients.bytes_sent)
         self.take_step()
         self.step += 1
 

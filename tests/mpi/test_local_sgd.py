@@ -77,6 +77,7 @@ def test_messages_are_counted(world: World, tmp_path: Path) -> None:
         sent.append(strategy.traffic.bytes_sent)
     once = round(2 * (world.size - 1) / world.size * 8 * strategy.weights.size)
     assert sent == [0, once, once, 2 * once, 2 * once, 3 * once, 3 * once]
+    assert strategy.traffic.rounds == 3
 
 
 class Counting(Network):

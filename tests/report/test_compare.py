@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from hpcddl.errors import UserError
-from hpcddl.report.compare import draw, legend, table, training_seconds
-from hpcddl.report.runs import read_run
+from hpcddl.report.compare import draw, legend, table
+from hpcddl.report.runs import read_run, training_seconds
+from hpcddl.report.target import parse_target, target_table
 
 
 def write_run(folder: Path, losses: list[float | None], **changes: Any) -> Path:
@@ -27,8 +28,12 @@ def write_run(folder: Path, losses: list[float | None], **changes: Any) -> Path:
             "kind": "evaluation",
             "epoch": i + 1,
             "heldout_loss": loss,
+            "heldout_accuracy": 0.1 * (i + 1),
+            "samples": 512 * 10 * (i + 1),
+            "step": 10 * (i + 1),
+            "rounds": 5 * (i + 1),
             "bytes_sent": (i + 1) << 20,
-            "seconds": seconds,
+            "seconds": {name: value * (i + 1) for name, value in seconds.items()},
         }
         for i, loss in enumerate(losses)
     ]
@@ -118,3 +123,25 @@ def test_runs_of_one_strategy_are_told_apart_by_their_folders(tmp_path: Path) ->
     bad = read_run(write_run(tmp_path / "bad", [4.0, None]))
     assert legend([good]) == ["dpsgd ring"]
     assert legend([good, bad]) == ["dpsgd ring: good", "dpsgd ring: bad (diverged)"]
+
+
+def test_what_it_took_to_reach_a_target(tmp_path: Path) -> None:
+    """The first evaluation at the target counts; the speed-up is over the single learner."""
+    slow = read_run(write_run(tmp_path / "slow", [4.0, 3.0, 2.5], learners=1))
+    fast = read_run(write_run(tmp_path / "fast", [2.9, 2.4]))
+    never = read_run(write_run(tmp_path / "never", [4.0, None]))
+    head, _, *rows = target_table([fast, slow, never], parse_target("loss=3")).splitlines()
+    assert head == f"to a held-out loss <= 3; x: speed-up over {tmp_path / 'slow'}"
+    assert [row.split()[1:] for row in rows] == [
+        ["4", "1", "5120", "10", "5", "1.0", "9.0", "2.00"],
+        ["1", "2", "10240", "20", "10", "2.0", "18.0", "1.00"],
+        ["4", *["-"] * 7],
+    ]
+    accuracy = target_table([fast, never], parse_target("accuracy=0.2")).splitlines()
+    assert [row.split()[2] for row in accuracy[2:]] == ["2", "2"]
+
+
+@pytest.mark.parametrize("text", ["loss", "loss=low", "perplexity=3", ""])
+def test_a_target_is_a_loss_or_an_accuracy(text: str) -> None:
+    with pytest.raises(UserError, match="must be loss=X or accuracy=Y"):
+        parse_target(text)

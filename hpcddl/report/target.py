@@ -1,0 +1,79 @@
+"""What it took each run to reach a target (paper B fig. 1, tables 1, 9, 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpcddl.errors import UserError
+from hpcddl.report.runs import Run, training_seconds
+from hpcddl.report.table import aligned
+
+
+@dataclass(frozen=True)
+class Target:
+    """A held-out loss of at most, or an accuracy of at least, `value`."""
+
+    quantity: str  # loss or accuracy
+    value: float
+
+    def reached_by(self, run: Run) -> dict[str, Any] | None:
+        """The first evaluation at the target, or None; a run is looked at after each epoch."""
+        for evaluation in run.evaluations:
+            found = evaluation[f"heldout_{self.quantity}"]
+            if found is None:
+                continue
+            if found <= self.value if self.quantity == "loss" else found >= self.value:
+                return evaluation
+        return None
+
+
+def parse_target(text: str) -> Target:
+    """`loss=X` or `accuracy=Y`.
+
+    Raises:
+        UserError: neither, or not a number.
+    """
+    quantity, _, value = text.partition("=")
+    try:
+        if quantity in ("loss", "accuracy"):
+            return Target(quantity, float(value))
+    except ValueError:
+        pass
+    raise UserError(f"--target {text}: must be loss=X or accuracy=Y, with a number")
+
+
+def target_table(runs: Sequence[Run], target: Target) -> str:
+    """Epochs, samples, updates, rounds, bytes and seconds to the target, and the speed-up.
+
+    The speed-up is over the first run of a single learner, or over the first run if there is none.
+    """
+    base = next((run for run in runs if run.summary["learners"] == 1), runs[0])
+    start = target.reached_by(base)
+    rows = [["run", "learners", "epoch", "samples", "updates", "rounds", "MiB", "seconds", "x"]]
+    for run in runs:
+        found = target.reached_by(run)
+        row = [str(run.folder), str(run.summary["learners"])]
+        if found is None:
+            rows.append([*row, *["-"] * 7])
+            continue
+        seconds = training_seconds(found)
+        speedup = f"{training_seconds(start) / seconds:.2f}" if start else "-"
+        rows.append(
+            [
+                *row,
+                str(found["epoch"]),
+                str(found["samples"]),
+                str(found["step"]),
+                str(found["rounds"]),
+                f"{found['bytes_sent'] / 2**20:.1f}",
+                f"{seconds:.1f}",
+                speedup,
+            ]
+        )
+    sign = "<=" if target.quantity == "loss" else ">="
+    head = (
+        f"to a held-out {target.quantity} {sign} {target.value:g}; x: speed-up over {base.folder}"
+    )
+    return "\n".join([head, *aligned(rows, left=1)])
