@@ -30,6 +30,8 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        # As the command itself has it where cores are scarce.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
     }
 
 
