@@ -24,6 +24,7 @@ REQUIRES = [
 ]
 EXTRAS = {
     "digits": ["scikit-learn>=1.5"],  # hpcddl prep digits
+    "export": ["safetensors>=0.5"],  # hpcddl export --format safetensors
     "test": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",
@@ -31,6 +32,7 @@ EXTRAS = {
         "kaldi_native_io>=1.22",
         "kaldiio>=2.18",
         "packaging>=23.0",
+        "safetensors>=0.5",
         "scikit-learn>=1.5",
     ],
     "dev": [

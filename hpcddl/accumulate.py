@@ -23,7 +23,7 @@ def backward(
     """
     shares = [len(part) / len(features) for part in features.tensor_split(parts)]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    total = torch.zeros((), dtype=features.dtype, device=features.device)
+    total = torch.zeros((), dtype=parameters[0].dtype, device=features.device)
     pieces = zip(features.tensor_split(parts), labels.tensor_split(parts), shares, strict=True)
     for i, (some_features, some_labels, share) in enumerate(pieces, 1):
         loss = share * classification_loss(model(some_features), some_labels)

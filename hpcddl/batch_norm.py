@@ -14,6 +14,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hpcddl.data.network_input import network_input
 from hpcddl.errors import UserError
 from hpcddl.world import World
 
@@ -62,7 +63,7 @@ class Recomputed:
             layer.train()
         dtype = next(model.parameters()).dtype
         for features, _ in batches:
-            model(features.to(dtype))
+            model(network_input(features, dtype))
         model.train(was_training)
 
     def _combine(self, mine: int, comm: MPI.Intracomm) -> None:

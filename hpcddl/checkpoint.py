@@ -19,7 +19,7 @@ from hpcddl.errors import UserError
 from hpcddl.files import sha256, sync_folder, write_whole
 from hpcddl.world import World
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,10 @@ from hpcddl.launcher import wait_politely
 # words -> (module with add_arguments and run, one line for --help)
 COMMANDS = {
     "train": ("hpcddl.launch", "train a network on all ranks of the launcher"),
+    "evaluate": ("data_prep.kaldi.posteriors", "held-out loss, or Kaldi posteriors, of a run"),
+    "export": ("hpcddl.export", "the network of a run as safetensors, or as a torch program"),
     "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
+    "models": ("hpcddl.models.show", "list the networks with their sizes, or show one in full"),
     "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
     "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
     "prep kaldi": ("data_prep.kaldi.command", "pack a Kaldi experiment into HDF5 shards"),
@@ -27,6 +30,8 @@ COMMANDS = {
     "data info": ("hpcddl.inspect.info", "what a shard set holds"),
     "data verify": ("hpcddl.inspect.verify", "compare every byte of a shard set with its manifest"),
     "data show": ("hpcddl.inspect.show", "draw samples of a shard set and how often classes occur"),
+    "reproduce fig2a": ("hpcddl.reproduce.fig2a", "DPSGD at a high rate (paper A fig. 2a)"),
+    "reproduce fig2b": ("hpcddl.reproduce.fig2b", "DPSGD's test error (paper A fig. 2b)"),
     "reproduce b-fig6": ("hpcddl.reproduce.b_fig6", "local SGD on w8a (paper B fig. 6)"),
     "bench comm": ("hpcddl.bench.comm", "speed of the weight exchange (under mpirun -np 2)"),
     "bench strategies": ("hpcddl.bench.strategies", "what agreeing costs, beside torch's own ways"),

@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from mpi4py import MPI
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, nll_loss
+from torch.nn.functional import cross_entropy
 
+from hpcddl import hidden_state
+from hpcddl.data import Dataset
+from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
-from hpcddl.data.sampler import contiguous_batches
 from hpcddl.world import World
 
 
@@ -22,7 +24,9 @@ class Evaluation:
     prior_loss: float  # nats: always answering with the training set's class frequencies
     prior_accuracy: float  # always answering with the most frequent class
     predictions: int
+    perplexity: float | None = None  # exp(loss), of a stream of words
     loss_averaged_statistics: float | None = None  # where batch norm's were recomputed for `loss`
+    top5_accuracy: float | None = None  # where asked for, and there are more than 5 classes
 
 
 def classification_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -40,39 +44,60 @@ def log_prior(class_counts: np.ndarray) -> Tensor:
 def evaluate(
     model: nn.Module,
     loader: Prefetcher,
-    samples: int,
+    dataset: Dataset,
     batch: int,
     prior: Tensor,
     world: World,
+    top5: bool = False,
 ) -> Evaluation:
-    """Every one of `samples` windows once, shared out over the ranks; sums in float64.
+    """Every sample of `dataset` once, shared out over the ranks; sums in float64. Collective.
+
+    Of a stream each row goes on from the state that its last window left, at first zeros. The
+    state that `model` carried before is there again afterwards.
 
     Args:
+        loader: of `dataset`.
         prior: (C,) log class frequencies of the training set.
+        top5: whether to count labels among the five highest scores too, of more than 5 classes.
     """
     was_training = model.training
     model.eval()
     weights = next(model.parameters())
     prior = prior.to(weights.device)
     common = int(prior.argmax())
-    sums = torch.zeros(5, dtype=torch.float64, device=weights.device)
-    mine = contiguous_batches(samples, rank=world.rank, ranks=world.size, batch=batch)
-    for features, window_labels in loader.batches(mine):
-        scores = model(features.to(weights.dtype)).flatten(0, -2)
-        labels = window_labels.flatten()
-        sums += torch.stack(
-            [
-                cross_entropy(scores, labels, reduction="none").sum(dtype=torch.float64),
-                (scores.argmax(-1) == labels).sum().double(),
-                nll_loss(prior.expand(len(labels), -1), labels, reduction="sum"),
-                (labels == common).sum().double(),
-                sums.new_tensor(len(labels)),
-            ]
-        )
+    top5 = top5 and len(prior) > 5
+    sums = torch.zeros(6, dtype=torch.float64, device=weights.device)
+    mine = dataset.in_order(rank=world.rank, ranks=world.size, batch=batch)
+    with hidden_state.aside(model, dataset.contiguous):
+        for features, window_labels in loader.batches(mine):
+            scores = model(network_input(features, weights.dtype)).flatten(0, -2)
+            labels = window_labels.flatten()
+            sums += torch.stack(
+                [
+                    cross_entropy(scores, labels, reduction="none").sum(dtype=torch.float64),
+                    (scores.argmax(-1) == labels).sum().double(),
+                    -prior[labels].sum(),
+                    (labels == common).sum().double(),
+                    _among_best_five(scores, labels) if top5 else sums.new_zeros(()),
+                    sums.new_tensor(len(labels)),
+                ]
+            )
     model.train(was_training)
     total = sums.cpu().numpy()
     world.comm.Allreduce(MPI.IN_PLACE, total, MPI.SUM)
-    loss, right, prior_loss, prior_right, count = total.tolist()
+    loss, right, prior_loss, prior_right, among_five, count = total.tolist()
     return Evaluation(
-        loss / count, right / count, prior_loss / count, prior_right / count, int(count)
+        *(loss / count, right / count, prior_loss / count, prior_right / count, int(count)),
+        perplexity=_perplexity(loss / count) if dataset.contiguous else None,
+        top5_accuracy=among_five / count if top5 else None,
     )
+
+
+def _perplexity(loss: float) -> float:
+    """exp(loss), infinite where that is beyond float64."""
+    return float(torch.tensor(loss, dtype=torch.float64).exp())
+
+
+def _among_best_five(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many of (N,) `labels` are among the five highest of their (N, C) scores, in float64."""
+    return (scores.topk(5).indices == labels[:, None]).any(-1).sum(dtype=torch.float64)

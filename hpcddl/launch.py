@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hpcddl import checkpoint, resume
+from hpcddl import checkpoint, hidden_state, resume
 from hpcddl.autocast import Autocast
 from hpcddl.batch_norm import BATCH_NORM
 from hpcddl.checkpoint import Checkpoint, Position
@@ -88,6 +88,8 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
     statistics = world.together(
         lambda: config.batch_norm.build(BATCH_NORM, model, config.model.name, steps * world.size)
     )
+    if train_set.contiguous:
+        hidden_state.carry(model, config.accumulate)
     start = Position(epoch=config.start_epoch)
     if resumed:
         resume.restore(strategy, resumed, config.seed)
@@ -95,7 +97,7 @@ def _run(arguments: argparse.Namespace, world: World, began: float) -> int:
     restarts = resume.restarts(resumed, world)
     world.together(lambda: _make_folder(folder, config, world))
     if world.rank == 0:
-        _announce(config, strategy, folder, resumed)
+        _announce(config, strategy, folder, resumed, train_set.contiguous)
     metrics = Metrics(
         folder,
         world,
@@ -172,7 +174,7 @@ def _learner(
 ) -> tuple[nn.Module, Strategy]:
     """The network and its strategy; all learners hold the same weights."""
     torch.manual_seed(config.seed)
-    model = world.together(lambda: config.model.build(MODELS, train_set.shape, train_set.classes))
+    model = world.together(lambda: _network(config, train_set))
     model.to(world.device, getattr(torch, config.dtype))
     initial = config.init_from
     if initial and fresh:
@@ -204,6 +206,17 @@ def _learner(
     # Each learner draws its own dropout masks; the data order has a generator of its own.
     torch.manual_seed(config.seed + 1 + world.rank)
     return model, strategy
+
+
+def _network(config: Config, train_set: Dataset) -> nn.Module:
+    model: nn.Module = config.model.build(MODELS, train_set.shape, train_set.classes)
+    takes_words = any(isinstance(module, nn.Embedding) for module in model.modules())
+    if takes_words != train_set.contiguous:
+        one, other = ("words", "numbers") if takes_words else ("numbers", "words")
+        raise UserError(
+            f"model.name={config.model.name}: takes {one}, data.name={config.data.name} has {other}"
+        )
+    return model
 
 
 def _make_folder(folder: Path, config: Config, world: World) -> None:
@@ -254,7 +267,13 @@ def _start_from(model: nn.Module, reference: str, world: World) -> None:
         raise UserError(f"init_from={reference}: another network: {reason}") from None
 
 
-def _announce(config: Config, strategy: Strategy, folder: Path, resumed: Checkpoint | None) -> None:
+def _announce(
+    config: Config,
+    strategy: Strategy,
+    folder: Path,
+    resumed: Checkpoint | None,
+    contiguous: bool,
+) -> None:
     world = strategy.world
     parameters = strategy.weights.size
     here = f"{world.node.size} of them on this node"
@@ -275,5 +294,5 @@ def _announce(config: Config, strategy: Strategy, folder: Path, resumed: Checkpo
         f"; global batch {config.global_batch}"
     )
     if resumed:
-        print(resume.describe(resumed, world, config.epochs))
+        print(resume.describe(resumed, world, config.epochs, contiguous))
     sys.stdout.flush()

@@ -93,25 +93,30 @@ class Metrics:
 
     def evaluation(self, epoch: int, result: Evaluation) -> None:
         """Reports the consensus after `epoch` epochs."""
-        self.heldout.append(Heldout(epoch, _finite(result.loss), result.accuracy))
+        self.heldout.append(Heldout(epoch, finite(result.loss), result.accuracy))
         if self.diverged_since is None and not math.isfinite(result.loss):
             self.diverged_since = {"epoch": epoch, "reason": f"held-out loss {result.loss}"}
         averaged, beside = {}, ""
         if result.loss_averaged_statistics is not None:
             loss = result.loss_averaged_statistics
-            averaged = {"heldout_loss_averaged_statistics": _finite(loss)}
+            averaged = {"heldout_loss_averaged_statistics": finite(loss)}
             beside = f" (with averaged statistics: {loss:.4f})"
+        perplexity, shown = {}, ""
+        if result.perplexity is not None:
+            perplexity = {"heldout_perplexity": finite(result.perplexity)}
+            shown = f", perplexity {result.perplexity:.2f}"
         self._write(
             "evaluation",
             epoch=epoch,
-            heldout_loss=_finite(result.loss),
+            heldout_loss=finite(result.loss),
             heldout_accuracy=result.accuracy,
+            **perplexity,
             **averaged,
             **self.totals(),
         )
         if self._file:
             self._display.line(
-                f"epoch {epoch}/{self._epochs}: held-out loss {result.loss:.4f}{beside} "
+                f"epoch {epoch}/{self._epochs}: held-out loss {result.loss:.4f}{beside}{shown} "
                 f"(class prior {result.prior_loss:.4f}), accuracy {100 * result.accuracy:.2f} %"
             )
 
@@ -174,7 +179,7 @@ class Metrics:
         self._write(
             "train",
             epoch=round(epoch + (step + 1) / self._steps_per_epoch, 6),
-            loss=_finite(float(losses.mean())),
+            loss=finite(float(losses.mean())),
             learning_rate=rate,
             **({"loss_scale": self._loss_scale.value} if self._loss_scale else {}),
             **self.totals(),
@@ -193,6 +198,6 @@ class Metrics:
             self._board.write(step, kind, values)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """JSON has no NaN and no infinity: null stands for both."""
     return value if math.isfinite(value) else None

@@ -12,7 +12,7 @@ import torch
 import yaml
 from mpi4py.util import pkl5
 
-from hpcddl import checkpoint
+from hpcddl import checkpoint, hidden_state
 from hpcddl.checkpoint import Checkpoint
 from hpcddl.config import Config
 from hpcddl.errors import UserError
@@ -78,7 +78,8 @@ def learner_state(strategy: Strategy) -> dict[str, Any]:
     """All that this learner needs to go on, as if it had never stopped."""
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     random = {"cpu": torch.get_rng_state(), "cuda": cuda}
-    return {"strategy": strategy.state_dict(), "random": random}
+    hidden = hidden_state.state_list(strategy.model)
+    return {"strategy": strategy.state_dict(), "hidden": hidden, "random": random}
 
 
 def restore(strategy: Strategy, resumed: Checkpoint, seed: int) -> None:
@@ -91,6 +92,7 @@ def restore(strategy: Strategy, resumed: Checkpoint, seed: int) -> None:
     if resumed.learners == world.size:
         state = world.together(lambda: resumed.learner(world.rank))
         strategy.load_state_dict(state["strategy"])
+        hidden_state.load_state_list(strategy.model, state["hidden"])
         torch.set_rng_state(state["random"]["cpu"])
         if state["random"]["cuda"] is not None:
             torch.cuda.set_rng_state(state["random"]["cuda"])
@@ -119,13 +121,15 @@ def restarts(resumed: Checkpoint | None, world: World) -> list[dict[str, int]]:
     return [*before, change]
 
 
-def describe(resumed: Checkpoint, world: World, epochs: int) -> str:
+def describe(resumed: Checkpoint, world: World, epochs: int, contiguous: bool) -> str:
     """One line for the log: where the run goes on, and what is not as if it had never stopped."""
     at = resumed.position
     where = f"in epoch {at.epoch + 1}" if at.epoch < epochs else "with the last evaluation"
     if resumed.learners == world.size:
         return f"resumed after {at.steps} updates, {where}"
     order = f"; this epoch's batches stay those of {at.learners} learners" if at.step else ""
+    if at.step and contiguous:
+        order += ", hidden states start from zeros"
     return (
         f"restarted from the consensus of {resumed.learners} learners after {at.steps} updates, "
         f"{where}: momentum meaned, learners' random state new{order}"

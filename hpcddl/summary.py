@@ -15,7 +15,7 @@ import hpcddl
 from hpcddl.divergence import settled_at_chance
 from hpcddl.evaluate import Evaluation
 from hpcddl.files import write_whole
-from hpcddl.metrics import Metrics
+from hpcddl.metrics import Metrics, finite
 from hpcddl.strategies.base import Strategy
 
 
@@ -45,13 +45,17 @@ def write_summary(
         return
     since = metrics.diverged_since or settled_at_chance(metrics.heldout, classes)
     last = metrics.heldout[-1]
-    finite = [entry.loss for entry in metrics.heldout if entry.loss is not None]
+    losses = [entry.loss for entry in metrics.heldout if entry.loss is not None]
+    perplexity = {}
+    if result.perplexity is not None:
+        perplexity["heldout_perplexity"] = finite(result.perplexity)
     summary = {
         "diverged": since is not None,
         "diverged_since": since,
         "heldout_loss": last.loss,
         "heldout_accuracy": last.accuracy,
-        "best_heldout_loss": min(finite, default=None),
+        **perplexity,
+        "best_heldout_loss": min(losses, default=None),
         "prior_loss": result.prior_loss,
         "prior_accuracy": result.prior_accuracy,
         "heldout_predictions": result.predictions,

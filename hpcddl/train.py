@@ -3,21 +3,40 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
+from hpcddl import hidden_state
 from hpcddl.accumulate import backward
 from hpcddl.batch_norm import Recomputed
 from hpcddl.checkpoint import Position
 from hpcddl.data import Dataset
 from hpcddl.data.augment import Augment
+from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import shared_order, steps_per_epoch
 from hpcddl.evaluate import Evaluation, evaluate, log_prior
-from hpcddl.metrics import Metrics
+from hpcddl.metrics import Stopwatch
 from hpcddl.schedules import Schedule
 from hpcddl.strategies.base import Strategy
 from hpcddl.world import World
+
+
+class Log(Protocol):
+    """What the loop tells its news; `Metrics` writes them down. Collective.
+
+    Where `diverged_since` is set, on all ranks alike, the run ends.
+    """
+
+    watch: Stopwatch
+    diverged_since: dict[str, Any] | None
+
+    def step(self, epoch: int, step: int, rate: float, loss: Tensor) -> None:
+        """Of one update: this learner's loss."""
+
+    def evaluation(self, epoch: int, result: Evaluation) -> None:
+        """Of the consensus after `epoch` epochs."""
 
 
 def train(
@@ -27,7 +46,7 @@ def train(
     train_set: Dataset,
     heldout: Dataset,
     world: World,
-    metrics: Metrics,
+    metrics: Log,
     checkpoint: Callable[[Position], None],
     *,
     start: Position,
@@ -53,7 +72,7 @@ def train(
     watch = metrics.watch
 
     def heldout_evaluation() -> Evaluation:
-        return evaluate(model, heldout_loader, len(heldout), micro_batch, prior, world)
+        return evaluate(model, heldout_loader, heldout, micro_batch, prior, world)
 
     def evaluation() -> Evaluation:
         with strategy.consensus():
@@ -94,9 +113,8 @@ def train(
                 strategy.before_forward()
                 watch.lap("agree")
                 with world.network.computing():
-                    loss = backward(
-                        model, features.to(dtype), labels, accumulate, strategy.loss_scale
-                    )
+                    inputs = network_input(features, dtype)
+                    loss = backward(model, inputs, labels, accumulate, strategy.loss_scale)
                 watch.lap("forward_backward")
                 strategy.update()
                 watch.lap("agree")
@@ -106,6 +124,7 @@ def train(
                 watch.lap("other")
                 if metrics.diverged_since:
                     break
+        hidden_state.reset(model)
         result = evaluation()
         watch.lap("evaluate")
         metrics.evaluation(epoch + 1, result)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcddl.data.manifest import window_fields
+from hpcddl.data.manifest import FieldEntry, window_fields
 from hpcddl.data.shard_writer import ShardSetWriter
 
 FRAMES, FEATURES, CLASSES = 5, 6, 10
@@ -52,3 +52,26 @@ strategy: {strategy}
 """
     )
     return path
+
+
+WORDS = 20
+
+
+def write_text(folder: Path, train: int = 485, heldout: int = 122) -> Path:
+    """A text of WORDS words in `folder`: three in four follow the word before, the rest are 0."""
+    random = np.random.default_rng(3)
+    folder.mkdir(parents=True)
+    with ShardSetWriter(
+        folder,
+        "text",
+        {"tokens": FieldEntry(shape=(), dtype="int32")},
+        classes=WORDS,
+        samples={"train": train, "heldout": heldout},
+        samples_per_shard=200,
+    ) as writer:
+        for split, count in (("train", train), ("heldout", heldout)):
+            places = np.arange(count, dtype=np.int32)
+            starts = np.maximum.accumulate(np.where(random.random(count) < 0.25, places, 0))
+            writer.append(split, tokens=(places - starts) % WORDS)
+        writer.finish(provenance={}, counts={})
+    return folder

@@ -8,6 +8,7 @@ from hpcddl.errors import UserError
 from hpcddl.evaluate import classification_loss
 from hpcddl.models.bilstm import bilstm
 from hpcddl.models.logistic import logistic_regression
+from hpcddl.models.mlp import mlp
 from hpcddl.models.resnet import Block, resnet20
 from hpcddl.optimizers.groups import parameter_groups
 
@@ -47,21 +48,9 @@ def test_resnet20_is_he_et_als() -> None:
         assert grey(torch.zeros(2, 1, size, size)).shape == (2, 5)
 
 
-def test_resnet20_starts_as_the_papers() -> None:
-    """Paper B app. A.2: N(0, 2 / fan in) for convolutions, N(0, 0.01^2) for the output layer."""
-    torch.manual_seed(0)
-    model = resnet20((3, 32, 32), 1000)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            expected = (2 / (9 * module.in_channels)) ** 0.5
-            assert module.weight.std().item() == pytest.approx(expected, rel=0.1)
-    assert model.output.weight.std().item() == pytest.approx(0.01, rel=0.02)
-    assert not model.output.bias.any()
-
-
 def test_shortcuts_have_no_weights() -> None:
     """He et al. 2016, option A: every second pixel, and channels of zeros after those there are."""
-    block = Block(16, 32)
+    block = Block(16, 32, 2)
     nn.init.zeros_(block.norm2.weight)  # what is left is the shortcut
     x = torch.rand(2, 16, 6, 6)
     out = block(x)
@@ -121,3 +110,24 @@ def test_logistic_regressions_gradient_is_the_textbooks() -> None:
 def test_logistic_regression_takes_vectors_of_two_classes_or_more(shape, classes: int) -> None:
     with pytest.raises(UserError, match="model logistic_regression: "):
         logistic_regression(shape, classes)
+
+
+def test_mlp_is_paper_as() -> None:
+    """784-50-50-10: 784*50 + 50 + 50*50 + 50 + 50*10 + 10 weights; pixels count from 0 to 1."""
+    torch.manual_seed(0)
+    model = mlp((1, 28, 28), 10)
+    assert sum(p.numel() for p in model.parameters()) == 42_310
+    pixels = torch.randint(0, 256, (3, 1, 28, 28)).float()
+    first, second, last = (m for m in model.modules() if isinstance(m, nn.Linear))
+    expected = last(second(first(pixels.flatten(1) / 255).relu()).relu())
+    torch.testing.assert_close(model(pixels), expected)
+
+
+def test_mlp_takes_samples_of_any_shape() -> None:
+    """Vectors as they are; `scale` is the caller's where it is given."""
+    torch.manual_seed(0)
+    model, x = mlp((6,), 3, hidden=[4]), torch.randn(5, 6)
+    scaled = mlp((2, 3), 3, hidden=[4], scale=0.5)
+    scaled.load_state_dict(model.state_dict())
+    assert model(x).shape == (5, 3)
+    torch.testing.assert_close(scaled(2 * x.view(5, 2, 3)), model(x))

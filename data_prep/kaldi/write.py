@@ -1,4 +1,4 @@
-"""Writes Kaldi's binary records: compressed and double matrices, alignments, transition models."""
+"""Writes Kaldi's binary records: matrices, alignments, transition models."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ def write_compressed(file: BinaryIO, key: str, matrix: NDArray[np.float32]) -> i
     offset = file.tell()
     file.write(b"\0BCM " + struct.pack("<ffii", low, extent, rows, columns))
     file.write(codes.T.astype("<u2").tobytes() + values.T.tobytes())
+    return offset
+
+
+def write_float(file: BinaryIO, key: str, matrix: NDArray[np.float32]) -> int:
+    """Appends a float matrix (FM), such as a decoder's scores; returns its offset."""
+    file.write(key.encode() + b" ")
+    offset = file.tell()
+    file.write(b"\0BFM " + _ints(matrix.shape) + matrix.astype("<f4", copy=False).tobytes())
     return offset
 
 

@@ -19,6 +19,7 @@ class Dataset(Protocol):
     shape: tuple[int, ...]  # of one sample's features
     classes: int  # C
     class_counts: NDArray[np.int64]  # (C,) of the training split
+    contiguous: bool  # a stream of words: each row of a batch goes on in the next one
 
     def __len__(self) -> int: ...
 
@@ -28,6 +29,13 @@ class Dataset(Protocol):
         """The (B,) samples of learner `rank` for each step of an epoch from `first_step` on.
 
         A function of its arguments; over all ranks disjoint, equally many, none twice.
+        """
+        ...
+
+    def in_order(self, *, rank: int, ranks: int, batch: int) -> Iterator[NDArray]:
+        """Every sample once over all ranks, for evaluation: the (B,) samples of `rank` each step.
+
+        Where the set is `contiguous`, rows that have come to their stream's end are the last ones.
         """
         ...
 
@@ -61,9 +69,19 @@ def shard_set(
     return train, open_split(path, "heldout")
 
 
-def text(*, path: str, bptt: Annotated[int, Field(ge=1)] = 30) -> tuple[TokenWindows, TokenWindows]:
-    """The training and held-out text in the folder `path`, `bptt` tokens a window (paper B: 30)."""
-    return open_text(path, "train", bptt), open_text(path, "heldout", bptt)
+def text(
+    *,
+    path: str,
+    bptt: Annotated[int, Field(ge=1)] = 30,
+    heldout_streams: Annotated[int, Field(ge=1)] = 16,
+) -> tuple[TokenWindows, TokenWindows]:
+    """The training and held-out text in the folder `path`, `bptt` tokens a window (paper B: 30).
+
+    Args:
+        heldout_streams: what the held-out text is cut into, whatever the number of learners. Only
+            the first words of each stream are predicted without all that comes before them.
+    """
+    return open_text(path, "train", bptt), open_text(path, "heldout", bptt, heldout_streams)
 
 
 DATASETS: dict[str, Callable[..., Any]] = {"shards": shard_set, "text": text}

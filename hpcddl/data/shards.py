@@ -14,7 +14,12 @@ from torch import Tensor
 
 from hpcddl.data.block_order import BlockShuffle, block_batches
 from hpcddl.data.read_ahead import ReadAhead, paced, preload
-from hpcddl.data.sampler import epoch_permutation, kept_permutation, rank_batches
+from hpcddl.data.sampler import (
+    contiguous_batches,
+    epoch_permutation,
+    kept_permutation,
+    rank_batches,
+)
 from hpcddl.data.split_files import SplitFiles, open_files
 
 _AHEAD_BYTES = 32 << 20
@@ -26,6 +31,8 @@ class Shards:
     Nothing is mapped before the first `gather`, and maps are read-only: an object opened before a
     fork may be used after it. `gather` may be called from several threads.
     """
+
+    contiguous = False
 
     def __init__(
         self, files: SplitFiles, shuffle: BlockShuffle | None = None, kept: bool = False
@@ -81,6 +88,10 @@ class Shards:
         ahead = max(1, _AHEAD_BYTES // self.manifest.sample_bytes)
         read_ahead = ReadAhead(self.preload, rest, ahead)
         return paced(islice(batches, first_step, None), read_ahead, needed)
+
+    def in_order(self, *, rank: int, ranks: int, batch: int) -> Iterator[NDArray]:
+        """Every sample once over all ranks, in near-equal contiguous parts."""
+        return contiguous_batches(len(self), rank=rank, ranks=ranks, batch=batch)
 
     def preload(self, first: int, samples: int) -> None:
         """Brings `samples` samples of one shard from `first` on into the page cache."""

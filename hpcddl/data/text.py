@@ -23,8 +23,12 @@ class TokenWindows:
     before the first `gather`, which may be called from several threads.
     """
 
-    def __init__(self, files: SplitFiles, bptt: int) -> None:
+    contiguous = True
+
+    def __init__(self, files: SplitFiles, bptt: int, streams: int) -> None:
         self.bptt = bptt
+        self.streams = streams
+        """That `in_order` reads side by side, over all ranks."""
         self.shape = (bptt,)
         self.classes = files.manifest.classes
         """C: the words of the vocabulary."""
@@ -55,6 +59,20 @@ class TokenWindows:
         starts = np.arange(rank * batch, (rank + 1) * batch, dtype=np.int64) * steps
         for step in range(first_step, steps):
             yield starts + step
+
+    def in_order(self, *, rank: int, ranks: int, batch: int) -> Iterator[NDArray]:
+        """Every window once over all ranks: of the rank's share of `streams`, one of each per step.
+
+        The same streams on any number of ranks, of N // streams windows or one more. Those are the
+        first rows. `batch` bounds nothing: a row is a stream.
+        """
+        bounds = np.arange(self.streams + 1, dtype=np.int64) * len(self) // self.streams
+        mine = slice(self.streams * rank // ranks, self.streams * (rank + 1) // ranks)
+        starts, lengths = bounds[:-1][mine], np.diff(bounds)[mine]
+        by_length = np.argsort(-lengths, kind="stable")
+        starts, lengths = starts[by_length], lengths[by_length]
+        for step in range(lengths.max(initial=0)):
+            yield starts[lengths > step] + step
 
     def buffers(self, batch: int, pin_memory: bool = False) -> tuple[Tensor, Tensor]:
         """Uninitialised tensors for `gather`: both (B, bptt) int64."""
@@ -100,10 +118,14 @@ class TokenWindows:
 
 
 def open_text(
-    directory: str | os.PathLike[str], split: str, bptt: int, verify: bool | None = None
+    directory: str | os.PathLike[str],
+    split: str,
+    bptt: int,
+    streams: int = 1,
+    verify: bool | None = None,
 ) -> TokenWindows:
     """Opens one split of a text after checking every file it needs; see `open_files`.
 
     Raises UserError also for a split of fewer tokens than one window takes.
     """
-    return TokenWindows(open_files(directory, split, "tokens", verify), bptt)
+    return TokenWindows(open_files(directory, split, "tokens", verify), bptt, streams)

@@ -1,11 +1,13 @@
-"""The residual networks of He et al. (2016), section 4.2, for small images."""
+"""Residual networks (He et al. 2016): for small images (sec. 4.2) and for ImageNet (sec. 4.1)."""
 
-import torch
-from pydantic import PositiveFloat
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from hpcddl.errors import UserError
+from hpcddl.models.initialise import start_as_paper_b
+from hpcddl.models.layers import ConvNorm, classifier, stages
+from hpcddl.models.pixels import CIFAR10_MEAN, CIFAR10_STD, Mean, Std, normalised
 
 
 class Block(nn.Module):
@@ -15,11 +17,11 @@ class Block(nn.Module):
     of zeros added.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.stride = 1 if channels == width else 2
+        self.stride = stride
         self.added = width - channels
-        self.conv1 = nn.Conv2d(channels, width, 3, self.stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
@@ -31,49 +33,47 @@ class Block(nn.Module):
         return relu(out + pad(kept, (0, 0, 0, 0, 0, self.added)))
 
 
-class ResNet(nn.Module):
-    """Pixels (B, channels, size, size), 0 .. 255, to scores (B, C); 6 `blocks` + 2 layers."""
+class Residual(nn.Module):
+    """relu(x' + body(x)), where x' is x, or bn(conv 1x1(x)) if its shape changes (option B)."""
 
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self, classes: int, blocks: int, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, body: nn.Module, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        self.stem = nn.Sequential(
-            nn.Conv2d(len(mean), 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
-        )
-        widths = [16] * blocks + [32] * blocks + [64] * blocks
-        self.blocks = nn.Sequential(*map(Block, [16, *widths], widths))
-        self.output = nn.Linear(64, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        nn.init.normal_(self.output.weight, std=0.01)
-        nn.init.zeros_(self.output.bias)
+        self.body = body
+        same = channels == width and stride == 1
+        self.shortcut = nn.Identity() if same else ConvNorm(channels, width, 1, stride, relu=False)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        images = self.blocks(self.stem((pixels - self.mean) / self.std))
-        scores: Tensor = self.output(images.mean((2, 3)))
-        return scores
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(self.shortcut(x) + self.body(x))
+
+
+def basic(channels: int, width: int, stride: int) -> Residual:
+    """Two convolutions 3x3 and a shortcut."""
+    body = nn.Sequential(
+        ConvNorm(channels, width, 3, stride), ConvNorm(width, width, 3, relu=False)
+    )
+    return Residual(body, channels, width, stride)
+
+
+def bottleneck(
+    channels: int, width: int, stride: int, *, narrower: int, groups: int = 1
+) -> Residual:
+    """A convolution 3x3 at width / `narrower`, between two 1x1, and a shortcut."""
+    inner = width // narrower
+    body = nn.Sequential(
+        ConvNorm(channels, inner, 1),
+        ConvNorm(inner, inner, 3, stride, groups=groups),
+        ConvNorm(inner, width, 1, relu=False),
+    )
+    return Residual(body, channels, width, stride)
 
 
 def resnet20(
-    shape: tuple[int, ...],
-    classes: int,
-    *,
-    mean: tuple[float, ...] = (125.3, 123.0, 113.9),
-    std: tuple[PositiveFloat, ...] = (63.0, 62.1, 66.7),
+    shape: tuple[int, ...], classes: int, *, mean: Mean = CIFAR10_MEAN, std: Std = CIFAR10_STD
 ) -> nn.Module:
     """ResNet-20: 269,722 weights for 10 classes and colour.
 
     Convolutions 3*16*9 + 6*16*16*9 + (16*32 + 5*32*32)*9 + (32*64 + 5*64*64)*9 = 267,696, batch
-    norms 2*(7*16 + 6*32 + 6*64) = 1,376, output 64*10 + 10 = 650. Convolutions start from
-    N(0, 2/(9 c)) for c channels in (He et al. 2015), the output layer from N(0, 0.01^2) (paper B
-    app. A.2); batch norm starts as the identity.
+    norms 2*(7*16 + 6*32 + 6*64) = 1,376, output 64*10 + 10 = 650. Started as paper B app. A.2.
 
     Args:
         mean: of each channel's pixels, 0 .. 255; it and `std` are CIFAR-10's unless given.
@@ -81,14 +81,38 @@ def resnet20(
     Raises:
         UserError: samples that are not square images of the channels that `mean` and `std` have.
     """
-    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 4:
-        raise UserError(
-            "model resnet20: takes square images of at least 4 x 4 pixels, "
-            f"the data has samples of {shape}"
-        )
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != shape[0]:
-            raise UserError(
-                f"model.{name}={list(values)}: takes one number for each of {shape[0]} channels"
-            )
-    return ResNet(classes, 3, mean, std)
+    pixels = normalised("resnet20", shape, mean, std, smallest=4)
+    blocks = stages(Block, 16, [(16, 3, 1), (32, 3, 2), (64, 3, 2)])
+    return start_as_paper_b(classifier(pixels, [ConvNorm(shape[0], 16), *blocks], 64, classes))
+
+
+def resnet18(
+    shape: tuple[int, ...], classes: int, *, mean: Mean = CIFAR10_MEAN, std: Std = CIFAR10_STD
+) -> nn.Module:
+    """ResNet-18 of paper A table 1: 11,173,962 weights for 10 classes and colour.
+
+    He et al.'s table 1 with a stem for small images: 3x3, stride 1, no pooling. Paper A names no
+    initialisation: torch's. `mean`, `std` and UserError as for resnet20.
+    """
+    pixels = normalised("resnet18", shape, mean, std, smallest=8)
+    blocks = stages(basic, 64, [(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)])
+    return classifier(pixels, [ConvNorm(shape[0], 64), *blocks], 512, classes)
+
+
+def resnet50(
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    mean: Mean = (123.675, 116.28, 103.53),
+    std: Std = (58.395, 57.12, 57.375),
+) -> nn.Module:
+    """ResNet-50 of paper B app. A.2 for ImageNet: 25,557,032 weights for 1000 classes and colour.
+
+    He et al.'s table 1; blocks stride in the 3x3 convolution (Goyal et al. 2017, sec. 5.1). Started
+    as paper B app. A.2. `mean` and `std` are ImageNet's; UserError as for resnet20.
+    """
+    pixels = normalised("resnet50", shape, mean, std, smallest=32)
+    stem = [ConvNorm(shape[0], 64, 7, 2), nn.MaxPool2d(3, 2, 1)]
+    plan = [(256, 3, 1), (512, 4, 2), (1024, 6, 2), (2048, 3, 2)]
+    blocks = stages(partial(bottleneck, narrower=4), 64, plan)
+    return start_as_paper_b(classifier(pixels, [*stem, *blocks], 2048, classes))

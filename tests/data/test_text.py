@@ -1,5 +1,6 @@
 """TokenWindows: all learners together read the stream, each row of each learner without a gap."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,25 @@ def test_all_learners_together_read_the_stream(write, ranks, batch):
     read = np.concatenate(rows)
     assert len(read) == steps * ranks * batch * 7
     assert np.array_equal(read, stream[: len(read)])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("streams", [1, 3, 4, 60])
+def test_evaluation_reads_every_stream_in_order(write, streams, ranks):
+    """Row b of a step follows row b of the step before; all ranks together read the same streams,
+    every window once."""
+    split = open_text(write()[0], "train", 7, streams)
+    parts = []
+    for rank in range(ranks):
+        steps = list(split.in_order(rank=rank, ranks=ranks, batch=2))
+        for before, after in pairwise(steps):
+            assert np.array_equal(after, before[: len(after)] + 1)
+        parts.append(steps)
+    windows = np.concatenate([step for steps in parts for step in steps])
+    assert sorted(windows) == list(range(len(split)))
+    starts = np.concatenate([steps[0] for steps in parts if steps])
+    assert len(starts) == min(streams, len(split))
+    assert sorted(starts) == sorted(next(split.in_order(rank=0, ranks=1, batch=2)))
 
 
 @pytest.mark.parametrize("first", [0, 1, 4, 9])

@@ -1,0 +1,90 @@
+"""`hpcddl evaluate`, and with --posteriors the scores that Kaldi's decoders take."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from data_prep.kaldi.as_packed import streams_as_packed
+from data_prep.kaldi.scorer import Scorer
+from hpcddl import evaluate_command
+from hpcddl.data.manifest import read_manifest
+from hpcddl.errors import UserError
+from hpcddl.trained import Trained, load_trained
+from hpcddl.world import World
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl evaluate`, and of its posteriors."""
+    evaluate_command.add_arguments(parser)
+    parser.description = (
+        f"{parser.description} With --posteriors: scores log p(pdf | frame) - S log p(pdf) of "
+        "every frame of a Kaldi data folder, for latgen-faster-mapped and its kin; CMVN, deltas "
+        "and pasting are those that the run's shards were packed with."
+    )
+    parser.epilog = (
+        f"{parser.epilog}; hpcddl evaluate runs/a --feats data/eval2000 --posteriors eval2000.ark"
+    )
+    add = parser.add_argument_group("posteriors").add_argument
+    add("--posteriors", type=Path, metavar="OUT.ark", help="the new archive; OUT.scp is beside it")
+    add(
+        "--feats",
+        action="append",
+        metavar="DIR[,KEY=VALUE...]",
+        help="a folder as hpcddl prep kaldi --data takes it, one for each that the shards were "
+        "packed from; keys replace those of the packing",
+    )
+    add("--prior-scale", type=float, metavar="S", help="of the training set's log prior, 1")
+    add("--hop", type=int, help="frames between windows; default: half a window")
+    add("--map", action="append", metavar="OLD=NEW", help="replace a path prefix, as the packing")
+    add("--allow-pipes", action="store_true", help="run the commands in scp files (... |)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluates, or scores."""
+    if arguments.posteriors is None:
+        for name in ("feats", "prior_scale", "hop", "map", "allow_pipes"):
+            value = getattr(arguments, name)
+            if value is not None and value is not False:
+                raise UserError(f"--{name.replace('_', '-')}: only with --posteriors")
+        return evaluate_command.run(arguments)
+    world = World.create()
+    with world.failing_together():
+        world.together(lambda: _check(arguments))
+        trained = load_trained(arguments.run, world, arguments.epoch, arguments.data)
+        with world.together(lambda: scorer(arguments, trained)) as scored, trained.statistics():
+            frames = scored.write(arguments.posteriors)
+    if world.rank == 0:
+        print(
+            f"{arguments.posteriors}: {len(frames)} utterances, {frames.sum()} frames, "
+            f"{trained.heldout.classes} pdfs"
+        )
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.posteriors.suffix != ".ark":
+        raise UserError(f"--posteriors {arguments.posteriors}: allowed: a name that ends in .ark")
+    if not arguments.feats:
+        raise UserError("--feats: missing; allowed: the folders to score, as packed by prep kaldi")
+    if arguments.json:
+        raise UserError("--json: not with --posteriors")
+
+
+def scorer(arguments: argparse.Namespace, trained: Trained) -> Scorer:
+    """What scores the folders that the options name, as the run's shards were made.
+
+    Raises UserError for a run that was not trained on speech packed from Kaldi, or bad options.
+    """
+    manifest = read_manifest(trained.config.data.options["path"])
+    options = streams_as_packed(manifest, arguments.feats)
+    window = manifest.fields["features"].shape[0]
+    hop = arguments.hop if arguments.hop is not None else max(1, window // 2)
+    if not 1 <= hop <= window:
+        raise UserError(f"--hop: {hop}, allowed: 1 .. {window}")
+    scale = 1.0 if arguments.prior_scale is None else arguments.prior_scale
+    if not 0 <= scale < math.inf:
+        raise UserError(f"--prior-scale: {scale}, allowed: 0 or more")
+    words = (*(arguments.map or ()), *manifest.provenance["map"])
+    return Scorer(trained, manifest, options, words, arguments.allow_pipes, hop, scale)

@@ -1,0 +1,1 @@
+"""Diagnostics of training: noise, gradients. They know models and data, but no strategies."""

@@ -1,0 +1,71 @@
+"""The picture of a panel of paper A's figure 2: a thin line per seed, a thick one of medians."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from itertools import zip_longest
+from math import isfinite, nan
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hpcddl.report.compare import COLOURS
+from hpcddl.reproduce.fig2_report import Study, described
+from hpcddl.reproduce.fig2_run import Run
+
+# The paper's red, blue and green, as the colour-blind tell them apart.
+_COLOURS = {"SSGD": COLOURS[1], "SSGD*": COLOURS[0], "DPSGD": COLOURS[2]}
+Points = list[tuple[int, float]]  # updates, value
+
+
+def draw(study: Study, folder: Path) -> None:
+    """NAME.png and .pdf: training loss, test error, alpha_e / alpha and Delta over the updates."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rate = study.setting.rate
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
+    (loss, error), (effective, noise) = axes
+    _lines(study, loss, lambda run: [(m.step, m.loss) for m in run.measurements])
+    _lines(study, error, lambda run: [(step, 100 * value) for step, value in run.errors])
+    _lines(
+        study, effective, lambda run: [(m.step, m.effective_rate / rate) for m in run.measurements]
+    )
+    _lines(study, noise, lambda run: [(m.step, m.noise) for m in run.measurements])
+    loss.set_ylabel("training loss of the consensus (nats)")
+    error.set_ylabel("test error of the consensus (%)")
+    effective.set_ylabel("effective learning rate α$_e$ / α")
+    noise.set_ylabel("noise strength Δ")
+    for axis in (loss, error, noise):
+        axis.set_yscale("log")
+    effective.set_ylim(-0.5, 2)
+    for axis in (effective, noise):
+        axis.set_xlabel("updates t")
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    loss.legend(loc="lower left")
+    figure.suptitle(textwrap.fill(described(study), 130), fontsize=9)
+    for suffix in ("png", "pdf"):
+        figure.savefig(folder / f"{study.panel.name}.{suffix}", dpi=150)
+    plt.close(figure)
+
+
+def _lines(study: Study, axis: Any, points_of: Callable[[Run], Points]) -> None:
+    for algorithm, runs in study.runs.items():
+        lines = [points_of(run) for run in runs]
+        colour = _COLOURS[algorithm]
+        for line in lines:
+            axis.plot(*zip(*line, strict=True), color=colour, linewidth=0.6, alpha=0.5)
+        steps, values = _median(lines)
+        axis.plot(steps, values, color=colour, linewidth=2.2, label=algorithm)
+
+
+def _median(lines: list[Points]) -> tuple[list[int], list[float]]:
+    """Of the finite values; a run that has diverged is shorter."""
+    steps = [step for step, _ in max(lines, key=len)]
+    values = zip_longest(*([value for _, value in line] for line in lines), fillvalue=nan)
+    finite = ([value for value in at if isfinite(value)] for at in values)
+    return steps, [median(at) if at else nan for at in finite]

@@ -1,0 +1,132 @@
+"""One training run of figure 2: one algorithm, one seed, on all ranks, in this process."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpcddl.analysis.gradient import overall_gradient
+from hpcddl.checkpoint import Position
+from hpcddl.data import Dataset
+from hpcddl.data.prefetch import Prefetcher
+from hpcddl.data.sampler import steps_per_epoch
+from hpcddl.evaluate import Evaluation
+from hpcddl.metrics import Stopwatch
+from hpcddl.models.mlp import mlp
+from hpcddl.optimizers import sgd
+from hpcddl.options import From
+from hpcddl.reproduce.fig2_observed import Measurement, Observed
+from hpcddl.schedules import constant
+from hpcddl.strategies import STRATEGIES
+from hpcddl.strategies.base import Strategy, same_start
+from hpcddl.strategies.weight_noise import WeightNoise
+from hpcddl.train import train
+from hpcddl.world import World
+
+_AT_ONCE = 4096  # samples whose gradient is taken in one pass
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all runs of a panel have in common."""
+
+    rate: float
+    global_batch: int
+    epochs: int
+    every: int  # updates from one measurement to the next
+    scale: float  # of the inputs, by which each pixel 0 .. 255 is multiplied
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run came to."""
+
+    seed: int
+    std: float
+    measurements: list[Measurement]
+    errors: list[tuple[int, float]]  # updates, error of the consensus on the test set 0 .. 1
+    loss: float  # overall, of the last consensus, in nats
+
+    @property
+    def error(self) -> float:
+        """The last test error, 0 .. 1."""
+        return self.errors[-1][1]
+
+
+class _Log:
+    """Keeps the test errors and ends a run whose loss is not finite."""
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        self.watch = Stopwatch()
+        self.diverged_since: dict[str, Any] | None = None
+        self.errors: list[tuple[int, float]] = []
+        self._steps_per_epoch = steps_per_epoch
+
+    def step(self, epoch: int, step: int, rate: float, loss: Tensor) -> None:
+        """Nothing: the loss that counts is the one at w_a."""
+
+    def evaluation(self, epoch: int, result: Evaluation) -> None:
+        self.errors.append((epoch * self._steps_per_epoch, 1 - result.accuracy))
+        if not math.isfinite(result.loss):
+            self.diverged_since = {"epoch": epoch, "reason": f"test loss {result.loss}"}
+
+
+def run_once(
+    world: World,
+    train_set: Dataset,
+    test_set: Dataset,
+    setting: Setting,
+    strategy: dict[str, Any],
+    *,
+    std: float,
+    seed: int,
+) -> Run:
+    """Trains from weights and in an order of data that `seed` draws; the same on every rank.
+
+    Args:
+        strategy: as a recipe has it; `std` above 0 adds weight noise, each learner its own.
+    """
+    torch.manual_seed(seed)
+    model = mlp(train_set.shape, train_set.classes, scale=setting.scale)
+    same_start(model, world)
+    choice = From(STRATEGIES).choose(strategy)
+    learner: Strategy = choice.build(STRATEGIES, model, sgd(model), world, seed)
+    if std:
+        learner = WeightNoise(learner, std, "per_learner", seed)
+    loader = Prefetcher(train_set, world.device, depth=0)
+
+    def overall() -> tuple[float, Tensor]:
+        return overall_gradient(model, loader, len(train_set), _AT_ONCE, world)
+
+    observed = Observed(learner, overall, setting.every)
+    local_batch = setting.global_batch // world.size
+    log = _Log(steps_per_epoch(len(train_set), world.size, local_batch))
+    train(
+        model,
+        observed,
+        constant(setting.global_batch, setting.epochs, rate=setting.rate),
+        train_set,
+        test_set,
+        world,
+        log,
+        _no_checkpoint,
+        start=Position(epoch=0),
+        epochs=setting.epochs,
+        local_batch=local_batch,
+        accumulate=1,
+        seed=seed,
+        augment=None,
+        prefetch=0,
+        statistics=None,
+    )
+    with learner.consensus():
+        loss, _ = overall()
+    return Run(seed, std, observed.measurements, log.errors, loss)
+
+
+def _no_checkpoint(position: Position) -> None:
+    """These runs are short, and are not resumed."""
