@@ -55,7 +55,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
     packages=find_packages(include=["hpcddl", "hpcddl.*", "data_prep", "data_prep.*"]),
-    package_data={"hpcddl": ["recipes/*.yaml", "sweeps/*.yaml"]},
+    package_data={"hpcddl": ["papers/*.yaml", "recipes/*.yaml", "sweeps/*.yaml"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["hpcddl = hpcddl.cli:main"]},

@@ -18,6 +18,7 @@ COMMANDS = {
     "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
     "models": ("hpcddl.models.show", "list the networks with their sizes, or show one in full"),
     "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
+    "tune": ("hpcddl.tune.command", "search a recipe's best rate, noise or other number"),
     "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
     "prep kaldi": ("data_prep.kaldi.command", "pack a Kaldi experiment into HDF5 shards"),
     "prep mini-corpus": ("data_prep.mini_corpus", "generate a small corpus in Kaldi's format"),
@@ -37,6 +38,7 @@ COMMANDS = {
     "bench strategies": ("hpcddl.bench.strategies", "what agreeing costs, beside torch's own ways"),
     "bench network": ("hpcddl.bench.network", "each strategy's step on emulated slow networks"),
     "bench prep": ("data_prep.kaldi.bench", "speed of packing, beside Kaldi's own reader"),
+    "bench model": ("hpcddl.bench.model", "FLOPs per sample and parameter; time by batch size"),
     "bench loader": ("hpcddl.bench.loader", "speed of reading shards in random order"),
     "bench shuffle": ("hpcddl.bench.shuffle", "how well the block shuffle mixes a shard set"),
 }
@@ -60,6 +62,13 @@ def main(words: Sequence[str] | None = None) -> int:
         if _rank(error) == 0:
             print(f"hpcddl: error: {error}", file=sys.stderr, flush=True)
         return 2
+    except BrokenPipeError:
+        if "mpi4py.MPI" in sys.modules:
+            _abort_at_exit()
+            raise
+        # Whoever read the output, as `head` does, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception:
         _abort_at_exit()
         raise

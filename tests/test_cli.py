@@ -35,6 +35,16 @@ def test_a_wrong_word_is_one_line(words: list[str], capsys: pytest.CaptureFixtur
     assert printed.err.count("\n") == 1
 
 
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    """As in `hpcddl recipes | head`: no traceback."""
+    words = [sys.executable, "-m", "hpcddl.cli", "recipes"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_help_imports_nothing_heavy() -> None:
     """`hpcddl --help` answers at once because it loads neither torch nor MPI nor pydantic."""
     code = (

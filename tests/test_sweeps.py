@@ -49,9 +49,47 @@ def test_packaged_sweeps_expand(name: str) -> None:
     assert len(expand(sweep)) > 1
 
 
+LEARNERS = {"K=1": {"learners": 1, "global_batch": 64}, "K=2": {"learners": 2, "global_batch": 128}}
+
+
+def test_an_axis_may_vary_the_learners() -> None:
+    """`learners` is the run's, not an override; points without it leave the number open."""
+    axes = [{**LEARNERS, "any": {"seed": 1}}, {"epochs": [1]}]
+    runs = expand(Sweep(description="", recipe="mini.ssgd", learners=4, axes=axes))
+    assert [(run.name, run.learners) for run in runs] == [
+        ("K=1_epochs=1", 1),
+        ("K=2_epochs=1", 2),
+        ("any_epochs=1", None),
+    ]
+    assert runs[1].overrides == ("global_batch=128", "epochs=1")
+
+
+def test_a_run_is_started_on_its_own_learners(sweep: Path, command: Launch, hpcddl: Launch) -> None:
+    """Each is listed with its number, a launcher has to take it, another number is refused."""
+    few = {"K=1": {"learners": 1, "global_batch": 8}, "K=2": {"learners": 2, "global_batch": 16}}
+    sweep.write_text(sweep.read_text().split("axes:")[0] + f"axes: [{json.dumps(few)}]\n")
+    out = ("--out", sweep.parent / "runs")
+    listed = command("sweep", sweep, *out, "--launcher", "srun -n {learners}").stdout.splitlines()
+    assert "srun -n 1 hpcddl train" in listed[0]
+    assert "srun -n 2 hpcddl train" in listed[1]
+    fixed = command("sweep", sweep, "--all", "--launcher", "env")
+    assert fixed.returncode == 2
+    assert "--launcher 'env': must have {learners} in it" in fixed.stderr
+    alone = command("sweep", sweep, "--run", 1)
+    assert alone.returncode == 2
+    assert "K=2 is a run of 2 learners, not of the 1 that were started" in alone.stderr
+    done = hpcddl("sweep", sweep, "epochs=1", "--run", 1, *out, ranks=2)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((sweep.parent / "runs" / "K=2" / "summary.json").read_text())
+    assert summary["learners"] == 2
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
+        ([{"learners": [0]}], "learners=0: must be a whole number that divides global_batch=512"),
+        ([{"learners": [3]}], "learners=3: must be"),
+        ([{"learners": ["2"]}], "learners=2: must be"),
         ([{"seed": [0]}, {"nosuch": [1]}], "unknown key 'nosuch'"),
         ([{"seed": 3}], "axes: seed: must be"),
         ([{"a": {"seed": 1}, "b": {}}], "axes: b: must be"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, isinf
+from math import inf
 from statistics import median
+
+from hpcddl.tune.growing_grid import grow
 
 _START = (6, 7, 8, 5, 4)  # powers of the ratio: a good rate early keeps the others' limits low
 _MARGIN = 2  # rates tried beyond the best, on either side
@@ -44,27 +46,21 @@ def search(
     """
     tried: dict[int, Trial] = {}
 
-    def attempt(power: int) -> None:
+    def cost_of(power: int) -> float:
         best = min((trial.median for trial in tried.values()), default=inf)
         rate, allowed = _rate(power), min(limit, 2 * best)
         iterations = tuple(iterations_of(rate, seed, allowed) for seed in range(seeds))
         tried[power] = Trial(rate, iterations, allowed)
+        return tried[power].median
 
-    for power in _START:
-        if _rate(power) <= highest:
-            attempt(power)
-    while True:
-        low, best, high = min(tried), min(tried, key=lambda p: tried[p].median), max(tried)
-        lost = isinf(tried[best].median)
-        below = low > min(_START) - _GIVE_UP if lost else best - low < _MARGIN
-        above = high < max(_START) + _GIVE_UP if lost else high - best < _MARGIN
-        above = above and _rate(high + 1) <= highest
-        if not below and not above:
-            return sorted(tried.values(), key=lambda trial: (trial.median, trial.rate))
-        if below:
-            attempt(low - 1)
-        if above:
-            attempt(high + 1)
+    grow(
+        cost_of,
+        _START,
+        allowed=lambda power: _rate(power) <= highest,
+        margin=_MARGIN,
+        give_up=(min(_START) - _GIVE_UP, max(_START) + _GIVE_UP),
+    )
+    return sorted(tried.values(), key=lambda trial: (trial.median, trial.rate))
 
 
 def _rate(power: int) -> float:

@@ -22,21 +22,26 @@ class Sweep(Strict):
     """A recipe and the axes that its runs vary along: every combination is a run.
 
     An axis is `key: [value, ...]`, or `{label: {key: value, ...}, ...}` where several keys go
-    together or a value deserves a shorter name.
+    together or a value deserves a shorter name. The key `learners` is no key of the recipe but the
+    ranks that a run needs, in place of the sweep's.
     """
 
     description: str
     recipe: str
-    learners: PositiveInt  # ranks of each run
+    learners: PositiveInt  # ranks of each run, unless a launcher or an axis has others
     axes: list[dict[str, Any]] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One of a sweep's runs: its name, which is its folder's, and its recipe's overrides."""
+    """One of a sweep's runs: its name, which is its folder's, and its recipe's overrides.
+
+    `learners` are the ranks that an axis has it run on, None where none does.
+    """
 
     name: str
     overrides: tuple[str, ...]
+    learners: int | None = None
 
 
 def names() -> list[str]:
@@ -70,21 +75,34 @@ def expand(sweep: Sweep, overrides: tuple[str, ...] = ()) -> list[Run]:
     `overrides` are those of all runs; they come first, so that an axis keeps its meaning.
 
     Raises:
-        UserError: an axis of neither form, two runs of one name, overrides that the recipe refuses.
+        UserError: an axis of neither form, two runs of one name, overrides that the recipe refuses,
+            learners that cannot share the global batch.
     """
     runs = []
     for combination in product(*map(_points, sweep.axes)):
-        labels, keys = zip(*combination, strict=True)
-        words = [f"{k}={json.dumps(v)}" for point in keys for k, v in point.items()]
-        runs.append(Run("_".join(labels), (*overrides, *words)))
+        labels, points = zip(*combination, strict=True)
+        values = [(key, value) for point in points for key, value in point.items()]
+        words = [f"{key}={json.dumps(value)}" for key, value in values if key != "learners"]
+        learners = next((value for key, value in values if key == "learners"), None)
+        runs.append(Run("_".join(labels), (*overrides, *words), learners))
     taken = [run.name for run in runs]
     for run in runs:
         if taken.count(run.name) > 1:
             raise UserError(f"sweep: two runs are called {run.name}; give their values labels")
         if "/" in run.name:
             raise UserError(f"sweep: {run.name!r} is to be a folder's name; give its value a label")
-        load_config(sweep.recipe, run.overrides)
+        config = load_config(sweep.recipe, run.overrides)
+        _check_learners(run, config.global_batch)
     return runs
+
+
+def _check_learners(run: Run, global_batch: int) -> None:
+    n = run.learners
+    if n is not None and (type(n) is not int or n < 1 or global_batch % n):
+        raise UserError(
+            f"sweep: {run.name}: learners={n}: must be a whole number that divides "
+            f"global_batch={global_batch}"
+        )
 
 
 def _points(axis: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

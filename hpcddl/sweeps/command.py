@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from hpcddl.errors import UserError
+from hpcddl.launcher import promised_size
+from hpcddl.start import parse_launcher, train_by
 from hpcddl.sweeps import Run, Sweep, expand, names, read_sweep
 
 
@@ -31,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument("--run", type=int, metavar="I", help="train run I, counted from 0, here")
     action.add_argument("--all", action="store_true", help="train all, each by LAUNCHER")
     action.add_argument("--count", action="store_true", help="how many runs there are")
-    add("--launcher", help="what starts a run's ranks (default: mpirun -np LEARNERS)")
+    add(
+        "--launcher",
+        help="what starts a run's ranks; {learners} in it becomes their number "
+        "(default: mpirun -np {learners})",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,17 +56,27 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.run is not None:
         return _train(sweep, runs, arguments.run, out)
-    launcher = shlex.split(arguments.launcher or f"mpirun -np {sweep.learners}")
+    launcher = arguments.launcher or "mpirun -np {learners}"
+    if "{learners}" not in launcher and any(one.learners for one in runs):
+        raise UserError(
+            f"--launcher {launcher!r}: must have {{learners}} in it; an axis varies their number"
+        )
     if arguments.all:
         return _train_all(sweep, runs, out, launcher)
     for index, one in enumerate(runs):
-        command = shlex.join([*launcher, "hpcddl", *_words(sweep, one, out)])
+        words = [*_launcher(launcher, sweep, one), "hpcddl", "train", *_words(sweep, one, out)]
+        command = shlex.join(words)
         print(f"{index:3}  {_state(out / one.name):9}  {command}")
     return 0
 
 
 def _words(sweep: Sweep, run: Run, out: Path) -> list[str]:
-    return ["train", sweep.recipe, *run.overrides, "--out", str(out / run.name), "--resume"]
+    return [sweep.recipe, *run.overrides, "--out", str(out / run.name), "--resume"]
+
+
+def _launcher(text: str, sweep: Sweep, run: Run) -> list[str]:
+    """The words that start the ranks of `run`."""
+    return parse_launcher(text.replace("{learners}", str(run.learners or sweep.learners)))
 
 
 def _train(sweep: Sweep, runs: list[Run], index: int, out: Path) -> int:
@@ -69,19 +85,20 @@ def _train(sweep: Sweep, runs: list[Run], index: int, out: Path) -> int:
 
     if not 0 <= index < len(runs):
         raise UserError(f"--run {index}: must be 0 to {len(runs) - 1}")
-    return main(_words(sweep, runs[index], out))
+    started = promised_size(os.environ) or 1
+    if runs[index].learners not in (None, started):
+        raise UserError(
+            f"--run {index}: {runs[index].name} is a run of {runs[index].learners} learners, "
+            f"not of the {started} that were started"
+        )
+    return main(["train", *_words(sweep, runs[index], out)])
 
 
-def _train_all(sweep: Sweep, runs: list[Run], out: Path, launcher: list[str]) -> int:
+def _train_all(sweep: Sweep, runs: list[Run], out: Path, launcher: str) -> int:
     failed = []
     for index, one in enumerate(runs):
         print(f"run {index} of {len(runs)}: {one.name}", flush=True)
-        words = [*launcher, sys.executable, "-m", "hpcddl.cli", *_words(sweep, one, out)]
-        try:
-            status = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
-        except OSError as error:
-            raise UserError(f"--launcher {shlex.join(launcher)}: {error.strerror}") from None
-        if status:
+        if train_by(_launcher(launcher, sweep, one), _words(sweep, one, out)):
             failed.append(one.name)
     if failed:
         print(f"failed: {' '.join(failed)}", file=sys.stderr)

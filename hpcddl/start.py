@@ -1,0 +1,48 @@
+"""Starts `hpcddl train` by a launcher, from a process that is no rank itself."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+from hpcddl.errors import UserError
+
+
+def parse_launcher(text: str) -> list[str]:
+    """The words of a launcher.
+
+    Raises:
+        UserError: there is none, or a quote is left open.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"--launcher {text}: {error}") from None
+    if not words:
+        raise UserError("--launcher '': must be a command, such as 'mpirun -np 4'")
+    return words
+
+
+def train_by(launcher: Sequence[str], words: Sequence[str], log: IO[str] | None = None) -> int:
+    """The exit status of `LAUNCHER hpcddl train WORDS`; what it prints goes to `log`, if given.
+
+    An interrupt ends the run before it is passed on.
+
+    Raises:
+        UserError: the launcher cannot be started.
+    """
+    command = [*launcher, sys.executable, "-m", "hpcddl.cli", "train", *words]
+    stderr = None if log is None else subprocess.STDOUT
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr)
+    except OSError as error:
+        raise UserError(f"--launcher {shlex.join(launcher)}: {error.strerror}") from None
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()  # not killed: a launcher must have the time to end its ranks
+        process.wait()
+        raise

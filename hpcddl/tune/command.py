@@ -1,0 +1,114 @@
+"""`hpcddl tune`: the papers' searches, every trial a run of `hpcddl train` that is kept."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from math import inf
+from pathlib import Path
+
+import mpi4py
+
+from hpcddl.errors import UserError
+from hpcddl.launcher import promised_size
+from hpcddl.start import parse_launcher
+
+_MEASURES = ("heldout_loss", "heldout_error")
+_MOST = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl tune`."""
+    parser.description = (
+        "Search the best learning rate of a recipe (paper B app. A.4), SSGD*'s noise (paper A "
+        "sec. 4.3), isotropic gradient noise (paper B app. C.5), or any other positive number, by "
+        "the median over seeds. A trial that diverges is infinitely bad. Every run is kept as a "
+        "run directory; the same command goes on where it was stopped."
+    )
+    parser.epilog = (
+        "example: hpcddl tune mini.dpsgd data.path=shards/mine --factor 2 --seeds 3 "
+        "--launcher 'mpirun -np 4'"
+    )
+    add = parser.add_argument
+    add("recipe", help="a packaged recipe (see `hpcddl recipes`) or a YAML file")
+    add("overrides", nargs="*", metavar="key=value", help="dotted keys of every trial")
+    add("--over", default="rate", metavar="rate|noise|gradient-noise|KEY", help="what is searched")
+    add(
+        "--launcher",
+        required=True,
+        default=argparse.SUPPRESS,
+        help="what starts a trial's ranks, such as 'mpirun -np 4' or 'srun --mpi=pmix'",
+    )
+    add(
+        "--factor",
+        type=float,
+        help="from a value to the next of a growing grid; without it, rate goes in the paper's "
+        "equal steps of 1/32 of the recipe's, KEY by factors of 2",
+    )
+    add("--trials", type=int, help=f"most values of a growing grid; {_MOST} unless given")
+    add("--seeds", type=int, default=1, help="of each trial: the recipe's seed and those after it")
+    add("--by", choices=_MEASURES, default="heldout_loss", help="what is to be low")
+    add("--out", type=Path, help="folder of the trials (default: runs/RECIPE.tune.OVER)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 0 when the search has ended, 1 when a run failed or it was interrupted."""
+    _check(arguments)
+    # This process only starts others: MPI is theirs.
+    mpi4py.rc.initialize = False
+    from hpcddl.tune.trials import RunFailed
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _tune(arguments)
+    except RunFailed as failure:
+        print(f"hpcddl tune: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nhpcddl tune: stopped; the same command goes on from here", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from hpcddl.config import load_config
+    from hpcddl.tune.picture import draw
+    from hpcddl.tune.report import table, verdict, write
+    from hpcddl.tune.study import carry_out, choose
+    from hpcddl.tune.trials import Trainer
+
+    recipe, overrides, over = arguments.recipe, tuple(arguments.overrides), arguments.over
+    config = load_config(recipe, overrides)
+    seeds = range(config.seed, config.seed + arguments.seeds)
+    name = Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
+    out = arguments.out or Path("runs") / f"{name}.tune.{over}"
+    trainer = Trainer(recipe, overrides, seeds, parse_launcher(arguments.launcher), out)
+    search = choose(config, over, arguments.factor, trainer, arguments.trials or _MOST)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    print(f"{search.description}; seeds: {len(seeds)}; in {out}", flush=True)
+    study = carry_out(search, trainer, arguments.by)
+    write(study)
+    draw(study)
+    print(f"\n{table(study)}\n\n{verdict(study)}\n\n{out}: tune.json, tune.png")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    ranks = promised_size(os.environ) or 1
+    if ranks > 1:
+        raise UserError(
+            f"tune: {ranks} ranks, allowed: 1, without a launcher (--launcher starts the trials)"
+        )
+    for name in ("seeds", "trials"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be at least 1")
+    if arguments.factor is not None and not 1.01 <= arguments.factor < inf:
+        raise UserError(f"--factor {arguments.factor:g}: must be at least 1.01")
+    for name in ("factor", "trials"):
+        if getattr(arguments, name) is not None and arguments.over in ("noise", "gradient-noise"):
+            raise UserError(f"--{name}: --over {arguments.over} has the paper's values")

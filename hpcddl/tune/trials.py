@@ -1,0 +1,118 @@
+"""The trials of a search: runs of `hpcddl train`, kept as run directories, never run twice."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from statistics import median
+
+from hpcddl import resume
+from hpcddl.config import load_config
+from hpcddl.errors import UserError
+from hpcddl.start import train_by
+from hpcddl.tune.searches import Point, labels_of, words_of
+
+
+class RunFailed(Exception):
+    """A run ended with another exit status than 0."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run came to."""
+
+    seed: int
+    folder: str
+    learners: int
+    diverged: bool
+    heldout_loss: float | None  # in nats; None: not finite, the run diverged
+    heldout_error: float  # 0 .. 1
+
+    def __str__(self) -> str:
+        if self.diverged:
+            return "diverged"
+        return f"loss {self.heldout_loss:.4f}, error {100 * self.heldout_error:.2f} %"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point and a run for each seed."""
+
+    point: Point
+    runs: tuple[Run, ...]
+
+    def cost(self, by: str) -> float:
+        """The median over the seeds; infinite for a run that diverged."""
+        return median(inf if run.diverged else getattr(run, by) for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains a recipe at one point after the other, each run in a folder of its own in `out`."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    seeds: Sequence[int]
+    launcher: Sequence[str]
+    out: Path
+
+    def accepts(self, point: Point) -> bool:
+        """Whether the recipe allows the values of `point`."""
+        try:
+            load_config(self.recipe, (*self.overrides, *words_of(point)))
+        except UserError:
+            return False
+        return True
+
+    def train(self, point: Point) -> Trial:
+        """Trains with every seed: what has ended is read, what was cut off goes on.
+
+        Raises:
+            UserError: a folder is in the way, or holds a run with other settings.
+            RunFailed: the run ended with another exit status than 0.
+        """
+        return Trial(point, tuple(self._train(point, seed) for seed in self.seeds))
+
+    def _train(self, point: Point, seed: int) -> Run:
+        labels = {**labels_of(point), "seed": seed}
+        name = "_".join(f"{label}={value}" for label, value in labels.items())
+        folder = self.out / name
+        overrides = [*self.overrides, f"seed={seed}", *words_of(point)]
+        config = load_config(self.recipe, overrides)
+        resume.find(folder, config, resume=True)  # refuses a run with other settings
+        began = time.monotonic()
+        had_ended = resume.has_ended(folder, config)
+        if not had_ended:
+            print(f"{name}: begins", flush=True)
+            self._launch(name, [self.recipe, *overrides, "--out", str(folder), "--resume"])
+        run = _read(folder, seed)
+        when = "had ended" if had_ended else f"{time.monotonic() - began:.1f} s"
+        print(f"{name}: {run} ({when})", flush=True)
+        return run
+
+    def _launch(self, name: str, words: Sequence[str]) -> None:
+        path = self.out / f"{name}.log"
+        with open(path, "a+") as log:
+            before = log.tell()
+            status = train_by(self.launcher, words, log)
+            log.seek(before)
+            said = [line for line in log if line.startswith("hpcddl: error: ")]
+        if status:
+            why = "".join(f": {line.partition('error: ')[2].strip()}" for line in said[:1])
+            raise RunFailed(f"{name}: exit status {status}{why} ({path})")
+
+
+def _read(folder: Path, seed: int) -> Run:
+    summary = json.loads((folder / "summary.json").read_text())
+    return Run(
+        seed,
+        folder.name,
+        summary["learners"],
+        summary["diverged"],
+        summary["heldout_loss"],
+        1 - summary["heldout_accuracy"],
+    )
