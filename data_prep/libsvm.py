@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.arguments import add_common, add_heldout_fraction, check_ranges
-from data_prep.sample_set import Block, SampleSet, labelled, pack
+from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.split import heldout_mask
 from data_prep.svmlight import Row, read_rows
 from data_prep.synthetic import balanced_labels, split_sizes
+from hpcddl.data.manifest import labelled
 from hpcddl.errors import UserError
 from hpcddl.files import sha256
 

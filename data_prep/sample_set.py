@@ -48,14 +48,6 @@ class SampleSet:
         return one * sum(self.samples.values())
 
 
-def labelled(shape: tuple[int, ...], dtype: str) -> dict[str, FieldEntry]:
-    """The fields of images and vectors: features of `shape`, and one class each."""
-    return {
-        "features": FieldEntry.model_validate({"shape": shape, "dtype": dtype}),
-        "labels": FieldEntry(shape=(), dtype="int32"),
-    }
-
-
 def pack(
     arguments: argparse.Namespace, tool: str, read: Callable[[argparse.Namespace], SampleSet]
 ) -> int:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.sample_set import Block, SampleSet, labelled
+from data_prep.sample_set import Block, SampleSet
+from hpcddl.data.manifest import labelled
 
 _BLOCK_BYTES = 1 << 22
 _GRID = 4  # a pattern is this many patches high and wide

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcddl.evaluate import classification_loss
+from hpcddl.flat import FlatWeights
 from hpcddl.loss_scale import LossScale
 
 
@@ -38,7 +39,22 @@ def backward(
     return total
 
 
+def gradient(model: nn.Module, features: Tensor, labels: Tensor, parts: int) -> Tensor:
+    """(d,) in float64: what `backward` leaves in p.grad, without a scale, p.grad or its hooks."""
+    weights = FlatWeights(model)
+    total = weights.empty(torch.float64).zero_()
+    views = weights.views(total)
+    pieces = zip(features.tensor_split(parts), labels.tensor_split(parts), strict=True)
+    for some_features, some_labels in pieces:
+        share = len(some_features) / len(features)
+        loss = share * classification_loss(model(some_features), some_labels)
+        found = torch.autograd.grad(loss, weights.parameters, materialize_grads=True)
+        torch._foreach_add_(views, [part.double() for part in found])
+    return total
+
+
 def _add(parameters: Sequence[Tensor], gradients: tuple[Tensor, ...]) -> None:
     for p, gradient in zip(parameters, gradients, strict=True):
-        # Cloned: two biases of one sum are handed the same tensor.
-        p.grad = gradient.clone() if p.grad is None else p.grad.add_(gradient)
+        # Copied: two biases of one sum are handed the same tensor. Into the weights' own order in
+        # memory: fused optimizers and Horovod go through both as they lie there.
+        p.grad = torch.empty_like(p).copy_(gradient) if p.grad is None else p.grad.add_(gradient)

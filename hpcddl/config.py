@@ -41,6 +41,15 @@ class GradientNoise(Strict):
     gamma: Annotated[float, Field(ge=0)] = 0.55
 
 
+class DiagnosticsOptions(Strict):
+    """The noise of each `every`-th update (paper A sec. 2); 0: of none."""
+
+    every: CountOrNone = 0
+    of: Literal["train", "heldout"] = "train"  # the overall loss: that of this split
+    samples: CountOrNone = 0  # of the split, drawn once by the seed; 0: all
+    second_order: bool = False  # also Delta2 from Hessians: a product per learner
+
+
 class Checkpointing(Strict):
     """When every learner's state is written, and which states are kept."""
 
@@ -74,6 +83,9 @@ class Config(Strict):
     batch_norm: Annotated[Choice, From(BATCH_NORM)] = Choice("averaged", {})  # of the consensus
     dtype: Literal["float32", "float64"] = "float32"
     autocast: Literal["bfloat16", "float16"] | None = None  # of products and convolutions
+    channels_last: bool = False  # of images: a pixel's channels lie together in memory
+    compile: bool = False  # the network, by torch.compile
+    diagnostics: DiagnosticsOptions = DiagnosticsOptions()
     log_every: Count = 10  # steps from one line in metrics.jsonl to the next
     prefetch: CountOrNone = 3  # batches loaded ahead by the prefetch thread; 0: none
 

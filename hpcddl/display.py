@@ -86,6 +86,10 @@ def _terminal() -> bool:
     """
     if sys.stderr.isatty():
         return True
-    launched = "PMIX_RANK" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ
-    shown = os.path.realpath(f"/proc/{os.getppid()}/fd/2")
-    return launched and shown.startswith(("/dev/pts/", "/dev/tty"))
+    if not {"PMIX_RANK", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
+        return False
+    try:
+        shown = os.readlink(f"/proc/{os.getppid()}/fd/2")
+    except OSError:  # another user's launcher, as under Slurm, or no /proc
+        return False
+    return shown.startswith(("/dev/pts/", "/dev/tty"))

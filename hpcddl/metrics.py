@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from mpi4py import MPI
 
+from hpcddl.diagnostics import Measurement
 from hpcddl.display import Board, Display
 from hpcddl.divergence import Heldout
 from hpcddl.evaluate import Evaluation
@@ -90,6 +92,12 @@ class Metrics:
             if self._loss_scale:
                 # Not in `_report`: a checkpoint reports too, and would make another run of it.
                 self._loss_scale.agree(self.world.comm)
+
+    def diagnosis(self, epoch: int, step: int, rate: float, measured: Measurement) -> None:
+        """Books what was measured of the update whose loss was booked last."""
+        values = {name: finite(value) for name, value in asdict(measured).items() if name != "step"}
+        done = epoch + (step + 1) / self._steps_per_epoch
+        self._write("diagnostics", epoch=round(done, 6), learning_rate=rate, **values)
 
     def evaluation(self, epoch: int, result: Evaluation) -> None:
         """Reports the consensus after `epoch` epochs."""
@@ -198,6 +206,6 @@ class Metrics:
             self._board.write(step, kind, values)
 
 
-def finite(value: float) -> float | None:
-    """JSON has no NaN and no infinity: null stands for both."""
-    return value if math.isfinite(value) else None
+def finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity: null stands for both, and for what was not measured."""
+    return value if value is not None and math.isfinite(value) else None

@@ -62,9 +62,10 @@ class Progress:
 
     def _line(self) -> str:
         digits = 0 if self._scale == 1 else 2
+        rate = f"{self.rate:.0f}" if self.rate >= 10 else f"{self.rate:.2g}"
         left = max(0, self._total - self.done) / self._scale / max(self.rate, 1e-9)
         return (
             f"{self._what}: {self.done / self._scale:.{digits}f} of "
             f"{self._total / self._scale:.{digits}f} {self._unit}, "
-            f"{self.rate:.{digits}f} per second, {left:.0f} s left"
+            f"{rate} per second, {left:.0f} s left"
         )

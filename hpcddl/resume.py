@@ -20,8 +20,17 @@ from hpcddl.schedules import SCHEDULES, Schedule, agree_until
 from hpcddl.strategies.base import Strategy
 from hpcddl.world import World
 
-# A resumed run may be lengthened and watched differently; all else would make another run of it.
-MAY_CHANGE = {"description", "epochs", "checkpoint", "log_every", "prefetch"}
+# A resumed run may be lengthened, watched differently and computed by other kernels, to rounding;
+# all else would make another run of it.
+MAY_CHANGE = {
+    "description",
+    "epochs",
+    "checkpoint",
+    "log_every",
+    "prefetch",
+    "channels_last",
+    "compile",
+}
 
 
 def find(folder: Path, config: Config, resume: bool) -> Checkpoint | None:

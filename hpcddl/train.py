@@ -16,6 +16,7 @@ from hpcddl.data.augment import Augment
 from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import shared_order, steps_per_epoch
+from hpcddl.diagnostics import Diagnostics, Measurement
 from hpcddl.evaluate import Evaluation, evaluate, log_prior
 from hpcddl.metrics import Stopwatch
 from hpcddl.schedules import Schedule
@@ -34,6 +35,9 @@ class Log(Protocol):
 
     def step(self, epoch: int, step: int, rate: float, loss: Tensor) -> None:
         """Of one update: this learner's loss."""
+
+    def diagnosis(self, epoch: int, step: int, rate: float, measured: Measurement) -> None:
+        """Of one update, after its `step`."""
 
     def evaluation(self, epoch: int, result: Evaluation) -> None:
         """Of the consensus after `epoch` epochs."""
@@ -57,6 +61,7 @@ def train(
     augment: Augment | None,
     prefetch: int,
     statistics: Recomputed | None,
+    diagnostics: Diagnostics | None,
 ) -> Evaluation:
     """Trains from `start` to `epochs` or until the run diverges; the last consensus evaluation.
 
@@ -109,16 +114,22 @@ def train(
                 for group in strategy.optimizer.param_groups:
                     group["lr"] = rate
                 strategy.optimizer.zero_grad()
+                inputs = network_input(features, dtype)
                 watch.lap("other")
+                if diagnostics is not None:
+                    diagnostics.before(inputs, labels)
+                    watch.lap("diagnose")
                 strategy.before_forward()
                 watch.lap("agree")
                 with world.network.computing():
-                    inputs = network_input(features, dtype)
                     loss = backward(model, inputs, labels, accumulate, strategy.loss_scale)
                 watch.lap("forward_backward")
                 strategy.update()
                 watch.lap("agree")
                 metrics.step(epoch, step, rate, loss)
+                if diagnostics is not None and (measured := diagnostics.after(rate)):
+                    metrics.diagnosis(epoch, step, rate, measured)
+                    watch.lap("diagnose")
                 if step + 1 < steps:
                     checkpoint(Position(epoch, step + 1, strategy.step, learners))
                 watch.lap("other")

@@ -85,7 +85,7 @@ def test_resumes_bit_for_bit(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A float16 run goes on with the loss scale that it had come to, from one far too large."""
-    monkeypatch.setattr("hpcddl.launch.LossScale", partial(LossScale, 2.0**30))
+    monkeypatch.setattr("hpcddl.learner.LossScale", partial(LossScale, 2.0**30))
     recipe = write_recipe(
         tmp_path / "r.yaml", write_shards(tmp_path / "shards"), "dpsgd", "autocast: float16"
     )

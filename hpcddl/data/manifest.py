@@ -119,6 +119,14 @@ def window_fields(frames: int, features: int, dtype: str) -> dict[str, FieldEntr
     }
 
 
+def labelled(shape: tuple[int, ...], dtype: str) -> dict[str, FieldEntry]:
+    """The fields of images and vectors: features of `shape`, and one class each."""
+    return {
+        "features": FieldEntry.model_validate({"shape": shape, "dtype": dtype}),
+        "labels": FieldEntry(shape=(), dtype="int32"),
+    }
+
+
 def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """The manifest of the shard set in `directory`.
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hpcddl.data.known import KNOWN
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -15,25 +17,27 @@ class Reference:
     dtype: torch.dtype = torch.float32
 
 
-_CIFAR10 = (3, 32, 32)
+def _on(name: str, paper_mib: float | None = None) -> Reference:
+    return Reference(KNOWN[name].shape, KNOWN[name].classes, paper_mib)
+
 
 REFERENCES: dict[str, Reference] = {
-    "bilstm": Reference((21, 260), 32_000, 164.62),
-    "densenet121": Reference(_CIFAR10, 10, 26.54),
-    "densenet40_12": Reference(_CIFAR10, 10),
-    "efficientnet_b0": Reference(_CIFAR10, 10, 11.11),
-    "googlenet": Reference(_CIFAR10, 10, 23.53),
-    "logistic_regression": Reference((300,), 2),
-    "lstm_lm": Reference((30,), 33_278, dtype=torch.int64),
-    "mlp": Reference((1, 28, 28), 10),
-    "mobilenet": Reference(_CIFAR10, 10, 12.27),
-    "mobilenet_v2": Reference(_CIFAR10, 10, 8.76),
-    "resnet18": Reference(_CIFAR10, 10, 42.63),
-    "resnet20": Reference(_CIFAR10, 10),
-    "resnet50": Reference((3, 224, 224), 1000),
-    "resnext29": Reference(_CIFAR10, 10, 34.82),
-    "senet18": Reference(_CIFAR10, 10, 42.95),
-    "shufflenet_v2": Reference(_CIFAR10, 10, 4.82),
-    "vgg19": Reference(_CIFAR10, 10, 76.45),
-    "wide_resnet28_10": Reference(_CIFAR10, 10),
+    "bilstm": _on("swb300", 164.62),
+    "densenet121": _on("cifar10", 26.54),
+    "densenet40_12": _on("cifar10"),
+    "efficientnet_b0": _on("cifar10", 11.11),
+    "googlenet": _on("cifar10", 23.53),
+    "logistic_regression": _on("w8a"),
+    "lstm_lm": Reference((30,), KNOWN["wikitext2"].classes, dtype=torch.int64),
+    "mlp": _on("mnist"),
+    "mobilenet": _on("cifar10", 12.27),
+    "mobilenet_v2": _on("cifar10", 8.76),
+    "resnet18": _on("cifar10", 42.63),
+    "resnet20": _on("cifar10"),
+    "resnet50": _on("imagenet"),
+    "resnext29": _on("cifar10", 34.82),
+    "senet18": _on("cifar10", 42.95),
+    "shufflenet_v2": _on("cifar10", 4.82),
+    "vgg19": _on("cifar10", 76.45),
+    "wide_resnet28_10": _on("cifar10"),
 }

@@ -48,6 +48,6 @@ def read_run(folder: Path) -> Run:
 
 
 def training_seconds(record: dict[str, Any]) -> float:
-    """Seconds of rank 0 spent training: all but evaluation and checkpoints."""
-    aside = ("evaluate", "checkpoint")
+    """Seconds of rank 0 spent training: all but evaluation, checkpoints and diagnostics."""
+    aside = ("evaluate", "checkpoint", "diagnose")
     return sum(value for name, value in record["seconds"].items() if name not in aside)

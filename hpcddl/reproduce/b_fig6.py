@@ -11,6 +11,7 @@ from hpcddl.progress import Progress
 from hpcddl.reproduce.b_fig6_plot import draw
 from hpcddl.reproduce.b_fig6_report import Result, Study, statements, table, write
 from hpcddl.reproduce.logistic import Logistic, minimum, read_logistic
+from hpcddl.reproduce.prepare import make_folder
 from hpcddl.reproduce.rate_search import Trial, search
 from hpcddl.reproduce.target import Setting, iterations_to
 from hpcddl.world import World
@@ -65,7 +66,7 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
     world.together(lambda: _check(arguments))
     problem = world.together(lambda: read_logistic(arguments.data))
     settings = world.together(lambda: _settings(arguments, len(problem.signs)))
-    world.together(lambda: _make_folder(arguments.out))
+    world.together(lambda: make_folder(arguments.out))
     lowest, _ = minimum(problem)
     # The dearest first, dealt out in turns.
     order = sorted(settings, key=lambda s: (-s.learners * s.batch, s.steps))
@@ -120,13 +121,6 @@ def _settings(arguments: argparse.Namespace, samples: int) -> list[Setting]:
                 f"{setting.batch}; allowed: at most the {samples} samples at once"
             )
     return settings
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None
 
 
 def _trials(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from functools import cache
 from math import inf, isnan
 from pathlib import Path
@@ -18,7 +17,8 @@ from hpcddl.progress import Progress
 from hpcddl.reproduce.fig2_plot import draw
 from hpcddl.reproduce.fig2_report import Panel, Study, table, write
 from hpcddl.reproduce.fig2_run import Run, Setting, run_once
-from hpcddl.reproduce.fig2_search import TRIALS, search_std
+from hpcddl.reproduce.prepare import make_folder, prep
+from hpcddl.tune.noise_search import TRIALS, search_std
 from hpcddl.world import World
 
 _LOWEST = {"seeds": 1, "search_seeds": 1, "updates": 1, "every": 1, "batch": 1, "noise": 0}
@@ -128,18 +128,9 @@ def _study(arguments: argparse.Namespace, panel: Panel, world: World) -> Study:
 
 def _prepare(arguments: argparse.Namespace, folder: Path) -> None:
     """The folder of results, and in it the digits unless a set is given or they are there."""
-    out = arguments.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    make_folder(arguments.out)
     if arguments.data is None and not (folder / MANIFEST).exists():
-        from hpcddl.cli import COMMANDS
-
-        command = importlib.import_module(COMMANDS["prep digits"][0])
-        parser = argparse.ArgumentParser()
-        command.add_arguments(parser)
-        command.run(parser.parse_args(["--out", str(folder), "--heldout-fraction", "0.2"]))
+        prep("digits", "--out", str(folder), "--heldout-fraction", "0.2")
 
 
 def _open(folder: Path) -> tuple[Shards, Shards]:

@@ -4,41 +4,47 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from math import isfinite, nan
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
+from hpcddl.diagnostics import Measurement
 from hpcddl.report.compare import COLOURS
 from hpcddl.reproduce.fig2_report import Study, described
 from hpcddl.reproduce.fig2_run import Run
 
 # The paper's red, blue and green, as the colour-blind tell them apart.
 _COLOURS = {"SSGD": COLOURS[1], "SSGD*": COLOURS[0], "DPSGD": COLOURS[2]}
-Points = list[tuple[int, float]]  # updates, value
+Points = list[tuple[float, float]]  # updates, value
+WINDOWS = 20
+"""Parts of a run over which alpha_e and Delta are meaned: those of single updates scatter."""
 
 
 def draw(study: Study, folder: Path) -> None:
-    """NAME.png and .pdf: training loss, test error, alpha_e / alpha and Delta over the updates."""
+    """NAME.png and .pdf: training loss, test error, alpha_e and Delta over the updates."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     rate = study.setting.rate
+    width = study.updates / WINDOWS
+
+    def smooth(value: Callable[[Measurement], float]) -> Callable[[Run], Points]:
+        return lambda run: windowed([(m.step, value(m)) for m in run.measurements], width)
+
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
     (loss, error), (effective, noise) = axes
     _lines(study, loss, lambda run: [(m.step, m.loss) for m in run.measurements])
     _lines(study, error, lambda run: [(step, 100 * value) for step, value in run.errors])
-    _lines(
-        study, effective, lambda run: [(m.step, m.effective_rate / rate) for m in run.measurements]
-    )
-    _lines(study, noise, lambda run: [(m.step, m.noise) for m in run.measurements])
+    _lines(study, effective, smooth(lambda m: m.effective_rate / rate))
+    _lines(study, noise, smooth(lambda m: m.noise))
     loss.set_ylabel("training loss of the consensus (nats)")
     error.set_ylabel("test error of the consensus (%)")
-    effective.set_ylabel("effective learning rate α$_e$ / α")
-    noise.set_ylabel("noise strength Δ")
+    effective.set_ylabel("effective learning rate α$_e$ / α,\nmeans over 1/20 of the run")
+    noise.set_ylabel("noise strength Δ,\nmeans over 1/20 of the run")
     for axis in (loss, error, noise):
         axis.set_yscale("log")
     effective.set_ylim(-0.5, 2)
@@ -63,7 +69,13 @@ def _lines(study: Study, axis: Any, points_of: Callable[[Run], Points]) -> None:
         axis.plot(steps, values, color=colour, linewidth=2.2, label=algorithm)
 
 
-def _median(lines: list[Points]) -> tuple[list[int], list[float]]:
+def windowed(points: Points, width: float) -> Points:
+    """Means of points of one window of `width` updates each, at its middle."""
+    parts = groupby(points, key=lambda point: int(point[0] // width))
+    return [((part + 0.5) * width, fmean(value for _, value in of)) for part, of in parts]
+
+
+def _median(lines: list[Points]) -> tuple[list[float], list[float]]:
     """Of the finite values; a run that has diverged is shorter."""
     steps = [step for step, _ in max(lines, key=len)]
     values = zip_longest(*([value for _, value in line] for line in lines), fillvalue=nan)

@@ -175,7 +175,7 @@ def write(study: Study, folder: Path) -> None:
                 "loss": _finite(run.loss),
                 "test_error": run.error,
                 "measurements": [
-                    {key: _finite(value) for key, value in m._asdict().items()}
+                    {key: _finite(value) for key, value in asdict(m).items()}
                     for m in run.measurements
                 ],
                 "test_errors": [{"step": step, "error": error} for step, error in run.errors],

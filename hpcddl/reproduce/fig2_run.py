@@ -9,17 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpcddl.analysis.gradient import overall_gradient
+from hpcddl.analysis.overall import OverallLoss
 from hpcddl.checkpoint import Position
 from hpcddl.data import Dataset
-from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import steps_per_epoch
+from hpcddl.diagnostics import Diagnostics, Measurement
 from hpcddl.evaluate import Evaluation
 from hpcddl.metrics import Stopwatch
 from hpcddl.models.mlp import mlp
 from hpcddl.optimizers import sgd
 from hpcddl.options import From
-from hpcddl.reproduce.fig2_observed import Measurement, Observed
 from hpcddl.schedules import constant
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
@@ -58,16 +57,20 @@ class Run:
 
 
 class _Log:
-    """Keeps the test errors and ends a run whose loss is not finite."""
+    """Keeps measurements and test errors, and ends a run whose loss is not finite."""
 
     def __init__(self, steps_per_epoch: int) -> None:
         self.watch = Stopwatch()
         self.diverged_since: dict[str, Any] | None = None
         self.errors: list[tuple[int, float]] = []
+        self.measurements: list[Measurement] = []
         self._steps_per_epoch = steps_per_epoch
 
     def step(self, epoch: int, step: int, rate: float, loss: Tensor) -> None:
         """Nothing: the loss that counts is the one at w_a."""
+
+    def diagnosis(self, epoch: int, step: int, rate: float, measured: Measurement) -> None:
+        self.measurements.append(measured)
 
     def evaluation(self, epoch: int, result: Evaluation) -> None:
         self.errors.append((epoch * self._steps_per_epoch, 1 - result.accuracy))
@@ -97,17 +100,15 @@ def run_once(
     learner: Strategy = choice.build(STRATEGIES, model, sgd(model), world, seed)
     if std:
         learner = WeightNoise(learner, std, "per_learner", seed)
-    loader = Prefetcher(train_set, world.device, depth=0)
-
-    def overall() -> tuple[float, Tensor]:
-        return overall_gradient(model, loader, len(train_set), _AT_ONCE, world)
-
-    observed = Observed(learner, overall, setting.every)
+    overall = OverallLoss(train_set, 0, seed, _AT_ONCE, world)
+    diagnostics = Diagnostics(
+        learner, model, overall, every=setting.every, accumulate=1, second_order=False
+    )
     local_batch = setting.global_batch // world.size
     log = _Log(steps_per_epoch(len(train_set), world.size, local_batch))
     train(
         model,
-        observed,
+        learner,
         constant(setting.global_batch, setting.epochs, rate=setting.rate),
         train_set,
         test_set,
@@ -122,10 +123,11 @@ def run_once(
         augment=None,
         prefetch=0,
         statistics=None,
+        diagnostics=diagnostics,
     )
     with learner.consensus():
-        loss, _ = overall()
-    return Run(seed, std, observed.measurements, log.errors, loss)
+        loss, _ = overall.gradient(model)
+    return Run(seed, std, log.measurements, log.errors, loss)
 
 
 def _no_checkpoint(position: Position) -> None:

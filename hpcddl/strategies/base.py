@@ -50,6 +50,7 @@ class Strategy:
     clip_norm: float | None = None  # of the gradient that is stepped along; None: any
     gradient_noise: GradientNoise | None = None
     loss_scale: LossScale | None = None  # of gradients that may overflow
+    spectral_gap: float | None = None  # of the mixing matrix, of those who mix in every step
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:
         self.model = model

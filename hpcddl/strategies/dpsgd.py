@@ -61,6 +61,7 @@ class DPSGD(Strategy):
         made = world.together(lambda: topology.build(TOPOLOGIES, self.size, seed))
         self.topology = lazy(made) if delayed else made
         self.topology_name = topology.name
+        self.spectral_gap = spectral_gap(self.topology, self.size)
         fault = delay_fault(self.topology, self.size) if delayed else None
         if fault:
             raise UserError(f"strategy.delayed=true: diverges with {topology.name}: {fault}")
@@ -101,10 +102,9 @@ class DPSGD(Strategy):
         if self._group is not None:
             who = f"{self.size} super-learners of {self._group.size}"
         late = ", one exchange late (A lazy)" if self.delayed else ""
-        gap = spectral_gap(self.topology, self.size)
         return (
-            f"DPSGD: {self.topology_name} over {who}{every}{late}, spectral gap {gap:.3f}, "
-            f"weights through {self._exchanges[0].route}"
+            f"DPSGD: {self.topology_name} over {who}{every}{late}, "
+            f"spectral gap {self.spectral_gap:.3f}, weights through {self._exchanges[0].route}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ class SSGD(Strategy):
     `fusion_mib`.
     """
 
+    spectral_gap = 1.0
+
     def __init__(
         self,
         model: nn.Module,

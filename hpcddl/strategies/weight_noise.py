@@ -24,7 +24,7 @@ class WeightNoise(Strategy):
         self.inner = inner
         self.model, self.world, self.weights = inner.model, inner.world, inner.weights
         self.optimizer, self.traffic = inner.optimizer, inner.traffic
-        self.epoch = inner.epoch
+        self.epoch, self.spectral_gap = inner.epoch, inner.spectral_gap
         self.std, self.reading, self.seed = std, reading, seed
         self._clean = self.weights.empty() if reading == "per_learner" else None
 

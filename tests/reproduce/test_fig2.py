@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.reproduce.fig2_observed import Measurement
+from hpcddl.diagnostics import Measurement
 from hpcddl.reproduce.fig2_report import Panel, Study, rows
 from hpcddl.reproduce.fig2_run import Run, Setting
-from hpcddl.reproduce.fig2_search import TRIALS, search_std
 from hpcddl.reproduce.fig2a import PANEL as FIG2A
 from hpcddl.reproduce.fig2b import PANEL as FIG2B
 from tests.conftest import Launch
@@ -74,20 +73,9 @@ def test_bad_input_is_one_line(command: Launch) -> None:
     refused("fig2a", "--batch", 12, say="--batch: 12, allowed: multiples of the 5 learners")
 
 
-@pytest.mark.parametrize("best", [-4.9, -2.3, -1.0, 0.4])
-def test_the_search_comes_within_an_eighth_of_a_decade(best: float) -> None:
-    """Of the best noise of a window that is a quarter of a decade wide on either side."""
-    tried = search_std(lambda std: min(1.0, abs(math.log10(std) - best) / 0.25))
-    assert len(tried) == TRIALS
-    assert max(tried) == 10
-    assert min(tried) <= 1e-5
-    assert abs(math.log10(next(iter(tried))) - best) <= 1 / 16 + 1e-3
-    assert list(tried.values()) == sorted(tried.values())
-
-
-def test_of_noises_as_good_the_smallest_is_taken() -> None:
-    tried = search_std(lambda std: math.inf if std > 0.05 else 2.0)
-    assert next(iter(tried)) == min(tried)
+def measurement(step: int, loss: float, effective_rate: float, noise: float) -> Measurement:
+    """What the table and its statements read."""
+    return Measurement(step, loss, effective_rate, noise, 0.0, None, None, 0.0, 1.0, 1.0, 1.0, 1.0)
 
 
 def study(panel: Panel, **outcomes: list[tuple[float, float, float]]) -> Study:
@@ -98,7 +86,7 @@ def study(panel: Panel, **outcomes: list[tuple[float, float, float]]) -> Study:
             Run(
                 seed,
                 0.1 if name == "star" else 0.0,
-                [Measurement(t, loss, ratio * panel.rate, 1 - ratio) for t in range(10)],
+                [measurement(t, loss, ratio * panel.rate, 1 - ratio) for t in range(10)],
                 [(10, error)],
                 loss,
             )
