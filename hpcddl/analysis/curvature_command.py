@@ -1,0 +1,122 @@
+"""`hpcddl analyze curvature`: how sharp, and how far from convex, the loss is where runs are."""
+
+from __future__ import annotations
+
+import argparse
+from math import inf
+from pathlib import Path
+
+from hpcddl.analysis.curvature import Curvature, Plan, survey
+from hpcddl.analysis.curvature_plot import draw_density, draw_grid
+from hpcddl.analysis.curvature_report import table, write
+from hpcddl.analysis.directions import NORMALISE
+from hpcddl.analysis.landscape_command import distinct_names
+from hpcddl.errors import UserError
+from hpcddl.trained import load_trained
+from hpcddl.world import World
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl analyze curvature`."""
+    parser.description = (
+        "Eigenvalues of the Hessian of the loss at the consensus of each run, from products with "
+        "vectors that all ranks share: the largest, the least, with --density the distribution of "
+        "all (paper B figs. 4a, 14), with --grid |lambda_min| / |lambda_max| around the consensus "
+        "(paper A fig. 4). Rank 0 holds as many vectors as there are --steps, 8 bytes per weight."
+    )
+    parser.epilog = (
+        "example: mpirun -np 4 hpcddl analyze curvature runs/ssgd runs/dpsgd --density --grid 4"
+    )
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    add("--epoch", type=int, help="after that many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--of", choices=("train", "heldout"), default="train", help="whose loss")
+    add("--samples", type=int, default=1024, metavar="N", help="drawn from it, at most")
+    add("--batch", type=int, help="samples at once; default: what a learner of the run took")
+    add(
+        "--batch-norm",
+        choices=("eval", "train"),
+        default="eval",
+        help="eval: the consensus's statistics, at every point; train: those of each batch",
+    )
+    add("--top", type=int, default=5, metavar="K", help="largest eigenvalues")
+    add(
+        "--tolerance",
+        type=float,
+        default=1e-3,
+        help="of residuals: relative to an eigenvalue, for the least to lambda_max - lambda_min",
+    )
+    add("--density", action="store_true", help="by stochastic Lanczos quadrature")
+    add("--probes", type=int, default=10, help="random vectors of the density")
+    add("--steps", type=int, default=80, help="of Lanczos from each")
+    add("--grid", type=int, default=0, metavar="K", help="K x K points (paper A: 4); 0: none")
+    add("--scale", type=float, default=0.1, help="how far the grid goes, both ways")
+    add(
+        "--normalise",
+        choices=NORMALISE,
+        default="filter",
+        help="filter: 1 is the length of each filter (Li et al. 2018), biases and normalisation "
+        "layers stay as they are; none: N(0, 1) for every weight",
+    )
+    add("--seed", type=int, default=0, help="of samples, directions and random vectors")
+    add("--out", type=Path, help="folder; default: RUN/analysis/curvature, of several curvature")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rank 0 writes and says what came out."""
+    world = World.create()
+    with world.failing_together():
+        return _run(arguments, world)
+
+
+def _run(arguments: argparse.Namespace, world: World) -> int:
+    world.together(lambda: _check(arguments))
+    names = world.together(lambda: distinct_names(arguments.runs))
+    first = arguments.runs[0]
+    alone = len(arguments.runs) == 1
+    out = arguments.out or (
+        first / "analysis" / "curvature" if alone else first.parent / "curvature"
+    )
+    options = {name: getattr(arguments, name) for name in Plan.__dataclass_fields__}
+    plan = Plan(**{**options, "probes": arguments.probes if arguments.density else 0})
+    found: list[Curvature] = []
+    for folder, name in zip(arguments.runs, names, strict=True):
+        trained = load_trained(folder, world, arguments.epoch, arguments.data)
+        if not found:
+            world.together(lambda: _make(out) if world.rank == 0 else None)
+        found.append(survey(name, folder, trained, plan))
+        if world.rank == 0:
+            # After each run: the next one may take hours.
+            written = write(found, plan, out)
+    if world.rank == 0:
+        if plan.probes:
+            written += draw_density(found, plan, out)
+        if plan.grid:
+            written += draw_grid(found, plan, out)
+        print(table(found, plan))
+        print(f"{out}: {', '.join(written)}")
+    return 0
+
+
+_LOWEST = {"samples": 1, "batch": 1, "top": 1, "probes": 1, "steps": 2, "grid": 0, "seed": 0}
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name, low in _LOWEST.items():
+        value = getattr(arguments, name)
+        if value is not None and value < low:
+            raise UserError(f"--{name}: {value}, allowed: at least {low}")
+    if arguments.grid == 1:
+        raise UserError("--grid: 1, allowed: 0 or at least 2")
+    for name in ("scale", "tolerance"):
+        value = getattr(arguments, name)
+        if not 0 < value < inf:
+            raise UserError(f"--{name}: {value:g}, allowed: above 0")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,136 @@
+"""What curvatures came to: a table, and files of numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcddl.analysis.curvature import Curvature, Plan
+from hpcddl.analysis.spectral_density import trace_estimate
+from hpcddl.files import write_whole
+from hpcddl.metrics import finite
+from hpcddl.report.table import aligned
+
+HEAD = (
+    *("run", "strategy", "epoch", "rate", "2/lambda_max", "lambda_max", "lambda_min"),
+    *("|min|/|max|", "|g|"),
+)
+
+
+def table(found: Sequence[Curvature], plan: Plan) -> str:
+    """One line per run, then what else was asked for, and what was measured."""
+    rows = [list(HEAD)]
+    for curvature in found:
+        facts, largest = curvature.facts, curvature.top[0]
+        rows.append(
+            [
+                *(curvature.name, facts["strategy"], str(facts["epoch"])),
+                f"{facts['learning_rate']:.4g}",
+                f"{2 / largest:.4g}" if largest > 0 else "-",
+                f"{largest:.4g}",
+                f"{curvature.least:.4g}",
+                f"{curvature.ratio:.4f}",
+                f"{facts['gradient_norm']:.4g}",
+            ]
+        )
+    lines = aligned(rows, left=2)
+    for curvature in found:
+        facts = curvature.facts
+        lines.append(f"{curvature.name}: largest {', '.join(f'{x:.4g}' for x in curvature.top)}")
+        if curvature.spectrum:
+            trace, error = trace_estimate(curvature.spectrum, facts["weights"])
+            lines.append(f"{curvature.name}: trace {trace:.4g} ± {error:.2g} (standard error)")
+        if curvature.grid is not None:
+            ratios = curvature.ratios
+            lines.append(
+                f"{curvature.name}: |min|/|max| on the grid: mean {ratios.mean():.4f}, "
+                f"{ratios.min():.4f} to {ratios.max():.4f}"
+            )
+        ratio = facts["product_seconds"] / facts["gradient_seconds"]
+        lines.append(
+            f"{curvature.name}: {facts['products']} Hessian-vector products on {facts['ranks']} "
+            f"ranks; one takes {ratio:.1f} gradients ({facts['product_seconds']:.3g} s)"
+        )
+    return "\n".join([*lines, described(found, plan)])
+
+
+def described(found: Sequence[Curvature], plan: Plan) -> str:
+    """What was measured, in one line."""
+    facts = [curvature.facts for curvature in found]
+    sets = {(f["of"], f["samples"], f["available_samples"]) for f in facts}
+    samples = "; ".join(f"{n:,} of {all_:,} {of} samples" for of, n, all_ in sorted(sets))
+    norm = "; ".join(sorted({f["batch_norm"] for f in facts}))
+    parts = [
+        f"Hessian of the mean loss over {samples}, without weight decay",
+        f"batch norm: {norm}",
+        f"seed {plan.seed}",
+    ]
+    if plan.probes:
+        parts.append(f"density of {plan.probes} probes of {plan.steps} steps")
+    if plan.grid:
+        unit = "each filter's length" if plan.normalise == "filter" else "N(0, 1) per weight"
+        parts.append(f"grid to ±{plan.scale:g} along two random directions, 1 is {unit}")
+    return "; ".join(parts)
+
+
+def write(found: Sequence[Curvature], plan: Plan, folder: Path) -> list[str]:
+    """curvature.json, and for each run NAME.density.csv and NAME.grid.csv; the files' names."""
+    tables = {}
+    for curvature in found:
+        if curvature.spectrum:
+            tables[f"{curvature.name}.density.csv"] = _density(curvature)
+        if curvature.grid is not None:
+            tables[f"{curvature.name}.grid.csv"] = _grid(curvature, plan)
+    for name, rows in tables.items():
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        write_whole(folder / name, text.getvalue().encode())
+    said = {**asdict(plan), "runs": [_said(curvature) for curvature in found]}
+    write_whole(folder / "curvature.json", json.dumps(said, indent=1).encode())
+    return ["curvature.json", *tables]
+
+
+def _said(curvature: Curvature) -> dict[str, Any]:
+    said = {
+        "name": curvature.name,
+        **curvature.facts,
+        "largest": curvature.top.tolist(),
+        "least": curvature.least,
+        "ratio": finite(curvature.ratio),
+    }
+    if curvature.spectrum:
+        trace, error = trace_estimate(curvature.spectrum, curvature.facts["weights"])
+        said |= {"trace": trace, "trace_standard_error": finite(error)}
+    if curvature.grid is not None:
+        said["mean_ratio_of_grid"] = finite(float(curvature.ratios.mean()))
+    return said
+
+
+def _density(curvature: Curvature) -> list[list[Any]]:
+    """Every node of every probe, with its weight; a probe's weights sum to 1."""
+    return [
+        ["probe", "node", "weight"],
+        *(
+            [number, node, weight]
+            for number, probe in enumerate(curvature.spectrum)
+            for node, weight in zip(probe.nodes.tolist(), probe.weights.tolist(), strict=True)
+        ),
+    ]
+
+
+def _grid(curvature: Curvature, plan: Plan) -> list[list[Any]]:
+    assert curvature.grid is not None
+    values = np.concatenate([curvature.grid, curvature.ratios[..., None]], axis=-1)
+    places = product(plan.along.tolist(), repeat=2)
+    return [
+        ["along_first", "along_second", "lambda_max", "lambda_min", "ratio"],
+        *([*at, *row] for at, row in zip(places, values.reshape(-1, 3).tolist(), strict=True)),
+    ]

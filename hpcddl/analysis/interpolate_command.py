@@ -1,0 +1,112 @@
+"""`hpcddl analyze interpolate`: what lies between two minima, and beyond them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+
+import numpy as np
+
+from hpcddl.analysis.interpolate import Line, Losses, described, interpolate
+from hpcddl.analysis.interpolate_plot import draw
+from hpcddl.errors import UserError
+from hpcddl.files import write_whole
+from hpcddl.report.table import aligned
+from hpcddl.trained import load_trained
+from hpcddl.world import World
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl analyze interpolate`."""
+    parser.description = (
+        "Loss and error of (1 - t) w_A + t w_B on the training and the held-out set of run A "
+        "(paper B fig. 4b). Ranks share the points; finished ones are kept, and the same command "
+        "goes on from there."
+    )
+    parser.epilog = "example: mpirun -np 4 hpcddl analyze interpolate runs/ssgd runs/local_sgd"
+    add = parser.add_argument
+    add("run_a", type=Path, metavar="RUN_A", help="the run at t = 0")
+    add("run_b", type=Path, metavar="RUN_B", help="the run at t = 1, of the same network")
+    add("--epoch", type=int, help="after that many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--from", type=float, default=-1.0, dest="begin", metavar="T", help="the first t")
+    add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
+    add("--points", type=int, default=31, metavar="K", help="evenly spaced, both ends included")
+    add("--samples", type=int, default=2048, metavar="N", help="drawn from each set, at most")
+    add("--batch", type=int, help="samples at once; default: what a learner of run A took")
+    add(
+        "--batch-norm",
+        choices=("recomputed", "interpolated"),
+        default="recomputed",
+        help="statistics of each point's own weights on training batches, or those of the runs, "
+        "interpolated as the weights are (beyond both, variances may fall below 0: no loss)",
+    )
+    add("--statistics-batches", type=int, default=16, metavar="N", help="to recompute them on")
+    add("--seed", type=int, default=0, help="of the samples")
+    add("--out", type=Path, help="folder; default: RUN_A/analysis/interpolate")
+    add("--overwrite", action="store_true", help="begin anew where points are kept")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rank 0 writes and says what came out."""
+    world = World.create()
+    with world.failing_together():
+        return _run(arguments, world)
+
+
+def _run(arguments: argparse.Namespace, world: World) -> int:
+    world.together(lambda: _check(arguments))
+    line = Line(**{name: getattr(arguments, name) for name in Line.__dataclass_fields__})
+    runs = arguments.run_a, arguments.run_b
+    out = arguments.out or arguments.run_a / "analysis" / "interpolate"
+    kept = out / "interpolate.points"
+    a, b = (load_trained(folder, world, arguments.epoch, arguments.data) for folder in runs)
+    if arguments.overwrite and world.rank == 0:
+        kept.unlink(missing_ok=True)
+    found = interpolate(runs, (a, b), line, kept)
+    if world.rank == 0:
+        _write(found, line, out)
+        draw(found, line, out)
+        print(_table(found, line))
+        print(f"{out}: interpolate.png, interpolate.pdf, interpolate.csv, interpolate.json")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name, low in {"points": 2, "samples": 1, "batch": 1, "statistics_batches": 1}.items():
+        value = getattr(arguments, name)
+        if value is not None and value < low:
+            raise UserError(f"--{name.replace('_', '-')}: {value}, allowed: at least {low}")
+    if not (isfinite(arguments.begin) and arguments.begin < arguments.end < float("inf")):
+        raise UserError(f"--from {arguments.begin:g} --to {arguments.end:g}: must go upwards")
+    if arguments.seed < 0:
+        raise UserError(f"--seed: {arguments.seed}, allowed: at least 0")
+
+
+HEAD = ("t", "train_loss", "train_error", "heldout_loss", "heldout_error")
+
+
+def _columns(found: Losses, line: Line) -> np.ndarray:
+    losses = found.train_loss, found.train_error, found.heldout_loss, found.heldout_error
+    return np.column_stack([line.at, *losses])
+
+
+def _table(found: Losses, line: Line) -> str:
+    """Both ends, the middle, and what was measured below."""
+    rows = _columns(found, line)
+    chosen = sorted({int(np.abs(line.at - t).argmin()) for t in (line.begin, 0, 0.5, 1, line.end)})
+    lines = [[f"{value:.4f}" for value in rows[i]] for i in chosen]
+    return "\n".join([*aligned([list(HEAD), *lines], left=0), described(found)])
+
+
+def _write(found: Losses, line: Line, folder: Path) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([HEAD, *_columns(found, line).tolist()])
+    write_whole(folder / "interpolate.csv", text.getvalue().encode())
+    said = {**asdict(line), **found.facts}
+    write_whole(folder / "interpolate.json", json.dumps(said, indent=1).encode())

@@ -1,0 +1,117 @@
+"""`hpcddl analyze landscape`: how sharp the minima are that runs came to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+
+from hpcddl.analysis.directions import NORMALISE
+from hpcddl.analysis.landscape import Plan, survey
+from hpcddl.analysis.landscape_plot import draw
+from hpcddl.analysis.landscape_report import table, write
+from hpcddl.errors import UserError
+from hpcddl.trained import load_trained
+from hpcddl.world import World
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl analyze landscape`."""
+    parser.description = (
+        "Loss around the consensus of each run, along the same random directions: contours on a "
+        "K x K grid (paper A fig. 3), or profiles along lines (--directions; paper B fig. 13). "
+        "Ranks share the points; finished ones are kept, and the same command goes on from there."
+    )
+    parser.epilog = "example: mpirun -np 4 hpcddl analyze landscape runs/ssgd runs/dpsgd"
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    add("--epoch", type=int, help="after that many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--points", type=int, default=50, metavar="K", help="along each direction")
+    add("--scale", type=float, default=0.1, help="how far to go along each direction, both ways")
+    add("--directions", type=int, default=0, metavar="N", help="N profiles in place of contours")
+    add(
+        "--normalise",
+        choices=NORMALISE,
+        default="filter",
+        help="filter: 1 is the length of each filter (Li et al. 2018), biases and normalisation "
+        "layers stay as they are; none: N(0, 1) for every weight",
+    )
+    add("--of", choices=("heldout", "train"), default="heldout", help="whose loss")
+    add("--samples", type=int, default=2048, metavar="N", help="drawn from it, at most")
+    add("--batch", type=int, help="samples at once; default: what a learner of the run took")
+    add(
+        "--batch-norm",
+        choices=("eval", "train"),
+        default="eval",
+        help="eval: the consensus's statistics, at every point; train: those of each batch",
+    )
+    add("--seed", type=int, default=0, help="of directions and samples")
+    add("--spacing", type=float, help="between contours (paper A: 0.005); default: about 12")
+    add("--log", action="store_true", help="draw log10 of the loss (paper A fig. 2b)")
+    add("--out", type=Path, help="folder; default: RUN/analysis/landscape, of several landscape")
+    add("--overwrite", action="store_true", help="begin anew where points are kept")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rank 0 writes and says what came out."""
+    world = World.create()
+    with world.failing_together():
+        return _run(arguments, world)
+
+
+def _run(arguments: argparse.Namespace, world: World) -> int:
+    world.together(lambda: _check(arguments))
+    names = world.together(lambda: distinct_names(arguments.runs))
+    out = arguments.out or _default_folder(arguments.runs)
+    plan = Plan(**{name: getattr(arguments, name) for name in Plan.__dataclass_fields__})
+    found = []
+    for folder, name in zip(arguments.runs, names, strict=True):
+        kept = out / f"{name}.points"
+        trained = load_trained(folder, world, arguments.epoch, arguments.data)
+        if arguments.overwrite and world.rank == 0:
+            kept.unlink(missing_ok=True)
+        found.append(survey(name, folder, trained, plan, kept))
+    if world.rank == 0:
+        write(found, plan, out)
+        draw(found, plan, out, arguments.spacing, arguments.log)
+        print(table(found, plan))
+        numbers = ", ".join(f"{name}.csv" for name in names)
+        print(f"{out}: landscape.png, landscape.pdf, landscape.json, {numbers}")
+    return 0
+
+
+def distinct_names(runs: Sequence[Path]) -> list[str]:
+    """The folders' names, with those of parents where two runs' are the same.
+
+    Raises:
+        UserError: a run is given twice.
+    """
+    folders = [run.resolve() for run in runs]
+    for run, folder in zip(runs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"run {run}: given twice")
+    if len({folder.name for folder in folders}) == len(folders):
+        return [folder.name for folder in folders]
+    common = os.path.commonpath([folder.parent for folder in folders])
+    return ["-".join(folder.relative_to(common).parts) for folder in folders]
+
+
+def _default_folder(runs: Sequence[Path]) -> Path:
+    return runs[0] / "analysis" / "landscape" if len(runs) == 1 else runs[0].parent / "landscape"
+
+
+_LOWEST = {"points": 2, "directions": 0, "samples": 1, "batch": 1, "seed": 0}
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name, low in _LOWEST.items():
+        value = getattr(arguments, name)
+        if value is not None and value < low:
+            raise UserError(f"--{name}: {value}, allowed: at least {low}")
+    for name in ("scale", "spacing"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < inf:
+            raise UserError(f"--{name}: {value:g}, allowed: above 0")

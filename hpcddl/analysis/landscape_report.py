@@ -1,0 +1,95 @@
+"""What landscapes came to: a table, and files of numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcddl.analysis.landscape import Landscape, Plan
+from hpcddl.files import write_whole
+from hpcddl.metrics import finite
+from hpcddl.report.table import aligned
+
+HEAD = ("run", "strategy", "epoch", "loss at w_a", "error %", "least", "greatest", "mean rise")
+
+
+def table(found: Sequence[Landscape], plan: Plan) -> str:
+    """One line per run, and what was measured below."""
+    rows = [
+        [
+            landscape.name,
+            landscape.facts["strategy"],
+            str(landscape.facts["epoch"]),
+            f"{landscape.centre[0]:.4f}",
+            f"{100 * landscape.centre[1]:.2f}",
+            f"{landscape.loss.min():.4f}",
+            f"{landscape.loss.max():.4f}",
+            f"{landscape.mean_rise:.4f}",
+        ]
+        for landscape in found
+    ]
+    return "\n".join([*aligned([list(HEAD), *rows], left=2), described(found, plan)])
+
+
+def described(found: Sequence[Landscape], plan: Plan) -> str:
+    """What was measured, in one line."""
+    where = f"{plan.points} x {plan.points} points along two random directions"
+    if plan.directions:
+        where = f"{plan.points} points along each of {plan.directions} random directions"
+    unit = "1 is each filter's length" if plan.normalise == "filter" else "1 is N(0, 1) per weight"
+    sets = {(f["of"], f["samples"], f["available_samples"]) for f in (x.facts for x in found)}
+    name = {"train": "training", "heldout": "held-out"}
+    samples = "; ".join(f"{n:,} of {all_:,} {name[of]} samples" for of, n, all_ in sorted(sets))
+    norm = "; ".join(sorted({landscape.facts["batch_norm"] for landscape in found}))
+    return (
+        f"{where} to ±{plan.scale:g} ({unit}), seed {plan.seed}; {samples}; batch norm: {norm}; "
+        "mean rise: of the loss over all points above that at w_a"
+    )
+
+
+def write(found: Sequence[Landscape], plan: Plan, folder: Path) -> None:
+    """NAME.csv with every point of a run, landscape.json with the rest."""
+    for landscape in found:
+        text = io.StringIO()
+        csv.writer(text).writerows([_head(plan), *_rows(landscape, plan)])
+        write_whole(folder / f"{landscape.name}.csv", text.getvalue().encode())
+    said = {
+        **asdict(plan),
+        "runs": [
+            {
+                "name": landscape.name,
+                **landscape.facts,
+                "loss": finite(landscape.centre[0]),
+                "error": landscape.centre[1],
+                "least": finite(float(landscape.loss.min())),
+                "greatest": finite(float(landscape.loss.max())),
+                "mean_rise": finite(landscape.mean_rise),
+            }
+            for landscape in found
+        ],
+    }
+    write_whole(folder / "landscape.json", json.dumps(said, indent=1).encode())
+
+
+def _head(plan: Plan) -> list[str]:
+    where = ["direction", "along"] if plan.directions else ["along_first", "along_second"]
+    return [*where, "loss", "error"]
+
+
+def _rows(landscape: Landscape, plan: Plan) -> list[list[Any]]:
+    """Every place of the grid, or of the lines."""
+    along = plan.along.tolist()
+    first = range(plan.directions) if plan.directions else along
+    values = np.stack([landscape.loss, landscape.error], axis=-1).tolist()
+    return [
+        [a, b, *pair]
+        for a, line in zip(first, values, strict=True)
+        for b, pair in zip(along, line, strict=True)
+    ]

@@ -1,0 +1,65 @@
+"""Iterations that rank 0 leads, over products that all ranks make together."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from hpcddl.errors import UserError
+from hpcddl.world import World
+
+Array = NDArray[np.float64]
+Product = Callable[[Array], Array]
+"""v (d,) -> H v (d,)."""
+Result = TypeVar("Result")
+
+
+def on_rank_zero(
+    solve: Callable[[Product], Result], share: Product, size: int, world: World
+) -> Result:
+    """solve(v -> sum over the ranks of share(v)), on every rank. Collective.
+
+    ARPACK and Lanczos stop where a rounded number falls below another. Were they run by every rank,
+    two kinds of processors would stop at different products and wait for each other. So rank 0 runs
+    them, sends every v (of `size` numbers) and alone has memory for their bases.
+
+    Raises:
+        UserError: `solve` raised it, or a product is not finite.
+    """
+    message = np.empty(size + 1)  # v, and whether there is one
+
+    def product(vector: Array) -> Array:
+        message[:-1], message[-1] = vector, 1
+        world.comm.Bcast(message)
+        total = share(message[:-1])
+        world.comm.Reduce(MPI.IN_PLACE, total)
+        if not np.isfinite(total).all():
+            raise UserError("the Hessian is not finite here: the loss overflows")
+        return total
+
+    def lead() -> Result:
+        try:
+            result = solve(product)
+        except UserError:
+            _end(message, world)
+            raise
+        # Any other error ends the job: the others are not to be told of an end.
+        _end(message, world)
+        return result
+
+    def serve() -> None:
+        while True:
+            world.comm.Bcast(message)
+            if not message[-1]:
+                return
+            world.comm.Reduce(share(message[:-1]), None)
+
+    found = world.together(lambda: lead() if world.rank == 0 else serve())
+    return world.comm.bcast(found)
+
+
+def _end(message: Array, world: World) -> None:
+    message[-1] = 0
+    world.comm.Bcast(message)

@@ -1,0 +1,99 @@
+"""The Hessian of a sample's mean loss, whose products all ranks make together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import ceil
+
+import torch
+from mpi4py import MPI
+from torch import Tensor, nn
+
+from hpcddl.analysis.hessian import Batch, Hessian
+from hpcddl.analysis.product_count import ProductCount
+from hpcddl.analysis.rank_zero import Array, Product, Result, on_rank_zero
+from hpcddl.analysis.sample_loss import Sample
+from hpcddl.world import World
+
+_REPEATS = 4
+
+
+def share_of(sample: Sample, batch: int, rank: int, ranks: int, whole: bool) -> list[Batch]:
+    """The batches, of at most `batch` samples and nearly equal, that fall to `rank`; maybe none.
+
+    `whole` ones are the same on any number of ranks, as statistics over a batch require. Otherwise
+    there are enough of them for every rank to have equally many.
+    """
+    parts = ceil(len(sample) / batch)
+    if not whole:
+        parts = min(len(sample), ceil(parts / ranks) * ranks)
+    batches = zip(
+        sample.features.tensor_split(parts), sample.labels.tensor_split(parts), strict=True
+    )
+    return list(batches)[rank::ranks]
+
+
+class SharedHessian:
+    """H of the mean loss over all ranks' batches, at the present weights of `network`.
+
+    Args:
+        mine: this rank's batches, on its device.
+        predictions: those of all ranks' batches.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mine: list[Batch],
+        predictions: int,
+        world: World,
+        count: ProductCount,
+    ) -> None:
+        self._mine = Hessian(network, mine, predictions)
+        self._world = world
+        self._count = count
+
+    @property
+    def size(self) -> int:
+        """d, the number of weights."""
+        return self._mine.weights.size
+
+    def solve(self, what: str, work: Callable[[Product], Result]) -> Result:
+        """work(v -> H v), led by rank 0, on every rank. Collective.
+
+        Args:
+            what: for the count of products.
+
+        Raises:
+            UserError: `work` raised it, or a product is not finite.
+        """
+
+        def share(vector: Array) -> Array:
+            self._count.add(what)
+            part: Array = self._mine(torch.from_numpy(vector)).cpu().numpy()
+            return part
+
+        return on_rank_zero(work, share, self.size, self._world)
+
+    def gradient(self) -> Tensor:
+        """g (d,), float64, on the host. Collective."""
+        total = self._mine.gradient().cpu()
+        self._world.comm.Allreduce(MPI.IN_PLACE, total.numpy(), MPI.SUM)
+        return total
+
+    def seconds(self) -> tuple[float, float]:
+        """Best of a gradient and of a product over this rank's batches, taken in turns."""
+        vector = torch.ones(self.size, dtype=torch.float64)
+        turns = [
+            (_timed(self._mine.gradient), _timed(lambda: self._mine(vector)))
+            for _ in range(_REPEATS)
+        ]
+        gradient, product = map(min, zip(*turns, strict=True))
+        return gradient, product
+
+
+def _timed(work: Callable[[], Tensor]) -> float:
+    began = time.perf_counter()
+    work().cpu()  # which waits for the device
+    return time.perf_counter() - began
