@@ -63,7 +63,9 @@ def main(words: Sequence[str] | None = None) -> int:
             prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         module.add_arguments(parser)
-        status: int = module.run(parser.parse_args(words[len(name.split()) :]))
+        # Intermixed: key=value may stand behind an option too.
+        arguments = parser.parse_intermixed_args(words[len(name.split()) :])
+        status: int = module.run(arguments)
     except UserError as error:
         if _rank(error) == 0:
             print(f"hpcddl: error: {error}", file=sys.stderr, flush=True)
