@@ -82,8 +82,12 @@ class Diagnostics:
         with _undisturbed(strategy.model):
             with strategy.consensus():
                 loss, overall = self._overall.gradient(self._network)
-                apart = own.double() - weights.read(weights.empty(torch.float64))
+                consensus = weights.read(weights.empty(torch.float64))
+                apart = own.double() - consensus
                 distance = comm.allreduce(float(apart @ apart), MPI.SUM) / comm.size
+                rounding = comm.size * torch.finfo(own.dtype).eps
+                if distance <= rounding**2 * float(consensus @ consensus):
+                    distance = 0.0  # that of the mean of equal weights
                 if distance:
                     at_consensus = self._gradient(inputs, labels)
                 if self._second_order:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 
 from hpcddl.cli import main
@@ -66,6 +67,7 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
             words = (*one.overrides, "--out", str(folder), "--resume")
             if status := main(["train", recipe, *words]):
                 return status
+            gc.collect()  # hooks and tensors of a run refer to each other, and would pile up
     if world.rank == 0:
         _report(
             [
