@@ -16,6 +16,7 @@ REQUIRES = [
     "h5py>=3.11",
     "pydantic>=2.7",
     "PyYAML>=6.0",
+    "Jinja2>=3.1",
     "tqdm>=4.66",
     "tensorboard>=2.17",
     "matplotlib>=3.9",
@@ -55,7 +56,9 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
     packages=find_packages(include=["hpcddl", "hpcddl.*", "data_prep", "data_prep.*"]),
-    package_data={"hpcddl": ["papers/*.yaml", "recipes/*.yaml", "sweeps/*.yaml"]},
+    package_data={
+        "hpcddl": ["papers/*.yaml", "recipes/*.yaml", "report/page.html", "sweeps/*.yaml"],
+    },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["hpcddl = hpcddl.cli:main"]},

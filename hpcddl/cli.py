@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
     "tune": ("hpcddl.tune.command", "search a recipe's best rate, noise or other number"),
     "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
+    "report": ("hpcddl.report.command", "one page of several runs, to read and to print"),
     "analyze curvature": ("hpcddl.analysis.curvature_command", "the Hessian's eigenvalues of runs"),
     "analyze landscape": ("hpcddl.analysis.landscape_command", "loss around the consensus of runs"),
     "analyze interpolate": ("hpcddl.analysis.interpolate_command", "loss between two runs"),

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from mpi4py.util import pkl5
 
 from hpcddl import checkpoint, hidden_state
 from hpcddl.checkpoint import Checkpoint
-from hpcddl.config import Config
+from hpcddl.config import Config, load_config
 from hpcddl.errors import UserError
 from hpcddl.schedules import SCHEDULES, Schedule, agree_until
 from hpcddl.strategies.base import Strategy
@@ -26,6 +25,7 @@ MAY_CHANGE = {
     "description",
     "epochs",
     "checkpoint",
+    "diagnostics",
     "log_every",
     "prefetch",
     "channels_last",
@@ -45,11 +45,11 @@ def find(folder: Path, config: Config, resume: bool) -> Checkpoint | None:
         return None
     if not resume:
         raise UserError(f"--out {folder}: holds a run; add --resume or give another folder")
-    before = _config_before(folder)
+    before = _config_before(folder).plain()
     for key, value in config.plain().items():
-        if key not in MAY_CHANGE and before.get(key) != value:
+        if key not in MAY_CHANGE and before[key] != value:
             raise UserError(
-                f"--resume: {key} was {before.get(key)} in {folder} and is {value} now; "
+                f"--resume: {key} was {before[key]} in {folder} and is {value} now; "
                 "only " + ", ".join(sorted(MAY_CHANGE)) + " may change"
             )
     found = checkpoint.newest(folder)
@@ -64,7 +64,7 @@ def has_ended(folder: Path, config: Config) -> bool:
     """Whether the run in `folder` has come to its end, and `config` asks for no more epochs."""
     if not (folder / "summary.json").exists():
         return False
-    return bool(_config_before(folder)["epochs"] == config.epochs)
+    return _config_before(folder).epochs == config.epochs
 
 
 def check_rates(schedule: Schedule, config: Config, resumed: Checkpoint, folder: Path) -> None:
@@ -73,7 +73,7 @@ def check_rates(schedule: Schedule, config: Config, resumed: Checkpoint, folder:
     Raises:
         UserError: `schedule` was another one up to here.
     """
-    epochs = _config_before(folder)["epochs"]
+    epochs = _config_before(folder).epochs
     before = config.schedule.build(SCHEDULES, config.global_batch, epochs)
     begun = resumed.position.epoch + bool(resumed.position.step)
     if not agree_until(begun, schedule, before):
@@ -145,6 +145,6 @@ def describe(resumed: Checkpoint, world: World, epochs: int, contiguous: bool) -
     )
 
 
-def _config_before(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
-    return config
+def _config_before(folder: Path) -> Config:
+    """The run's own; what its version did not know yet has its default."""
+    return load_config(str(folder / "config.yaml"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ def write_summary(
     weights = strategy.weights.read(strategy.weights.empty()).cpu().numpy()
     checksums = world.comm.gather(hashlib.sha256(weights.tobytes()).hexdigest())
     totals = metrics.totals()
+    nodes = world.comm.allreduce(int(world.node.rank == 0))
     if world.rank != 0:
         return
     since = metrics.diverged_since or settled_at_chance(metrics.heldout, classes)
@@ -64,6 +66,7 @@ def write_summary(
         "updates": strategy.step,
         "samples": strategy.step * global_batch,
         "learners": world.size,
+        "nodes": nodes,
         "restarts": restarts,
         "parameters": strategy.weights.size,
         **totals,
@@ -72,6 +75,7 @@ def write_summary(
         "command": sys.argv[1:],
         "versions": {
             "hpcddl": hpcddl.__version__,
+            **_revision(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -81,3 +85,16 @@ def write_summary(
     write_whole(folder / "summary.json", json.dumps(summary, indent=1).encode())
     verdict = f"diverged ({since['reason']})" if since else "done"
     print(f"{verdict}: {folder}/summary.json", flush=True)
+
+
+def _revision() -> dict[str, str]:
+    """The commit of the source that runs, -dirty where it has changed; nothing of a wheel."""
+    source = Path(hpcddl.__file__).parents[1]
+    if not (source / ".git").exists():
+        return {}
+    words = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}  # no git on this node
+    return {"revision": found.stdout.strip()}

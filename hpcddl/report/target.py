@@ -44,17 +44,16 @@ def parse_target(text: str) -> Target:
     raise UserError(f"--target {text}: must be loss=X or accuracy=Y, with a number")
 
 
-def target_table(runs: Sequence[Run], target: Target) -> str:
-    """Epochs, samples, updates, rounds, bytes and seconds to the target, and the speed-up.
+COLUMNS = ("run", "learners", "epoch", "samples", "updates", "rounds", "MiB", "seconds", "x")
 
-    The speed-up is over the first run of a single learner, or over the first run if there is none.
-    """
-    base = next((run for run in runs if run.summary["learners"] == 1), runs[0])
-    start = target.reached_by(base)
-    rows = [["run", "learners", "epoch", "samples", "updates", "rounds", "MiB", "seconds", "x"]]
+
+def target_rows(runs: Sequence[Run], target: Target) -> list[list[str]]:
+    """Of each run what `COLUMNS` name, "-" where it never got there; x is the speed-up."""
+    start = target.reached_by(_base(runs))
+    rows = []
     for run in runs:
         found = target.reached_by(run)
-        row = [str(run.folder), str(run.summary["learners"])]
+        row = [str(run.folder), str(run.summary["learners"] or "-")]
         if found is None:
             rows.append([*row, *["-"] * 7])
             continue
@@ -72,8 +71,24 @@ def target_table(runs: Sequence[Run], target: Target) -> str:
                 speedup,
             ]
         )
+    return rows
+
+
+def target_head(runs: Sequence[Run], target: Target) -> str:
+    """What the rows are about, in a line."""
     sign = "<=" if target.quantity == "loss" else ">="
-    head = (
-        f"to a held-out {target.quantity} {sign} {target.value:g}; x: speed-up over {base.folder}"
+    return (
+        f"to a held-out {target.quantity} {sign} {target.value:g}; "
+        f"x: speed-up over {_base(runs).folder}"
     )
-    return "\n".join([head, *aligned(rows, left=1)])
+
+
+def target_table(runs: Sequence[Run], target: Target) -> str:
+    """Epochs, samples, updates, rounds, bytes and seconds to the target, and the speed-up."""
+    rows = [list(COLUMNS), *target_rows(runs, target)]
+    return "\n".join([target_head(runs, target), *aligned(rows, left=1)])
+
+
+def _base(runs: Sequence[Run]) -> Run:
+    """Over which speed-ups are: the first run of a single learner, or the first if none is."""
+    return next((run for run in runs if run.summary["learners"] == 1), runs[0])

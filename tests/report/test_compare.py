@@ -1,60 +1,14 @@
 """The comparison table and picture, made from run directories alone."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from hpcddl.errors import UserError
 from hpcddl.report.compare import draw, legend, table
 from hpcddl.report.runs import read_run, training_seconds
 from hpcddl.report.target import parse_target, target_table
-
-
-def write_run(folder: Path, losses: list[float | None], **changes: Any) -> Path:
-    """A run directory as training leaves it, with these held-out losses."""
-    folder.mkdir()
-    config = {
-        "global_batch": 512,
-        "model": {"name": "bilstm"},
-        "strategy": {"name": "dpsgd", "topology": {"name": "ring", "neighbours": 1}},
-        "weight_noise": {"std": 0.0},
-    }
-    seconds = {"load": 1.0, "forward_backward": 8.0, "evaluate": 100.0, "checkpoint": 50.0}
-    records = [
-        {
-            "kind": "evaluation",
-            "epoch": i + 1,
-            "heldout_loss": loss,
-            "heldout_accuracy": 0.1 * (i + 1),
-            "samples": 512 * 10 * (i + 1),
-            "step": 10 * (i + 1),
-            "rounds": 5 * (i + 1),
-            "bytes_sent": (i + 1) << 20,
-            "seconds": {name: value * (i + 1) for name, value in seconds.items()},
-        }
-        for i, loss in enumerate(losses)
-    ]
-    summary = {
-        "learners": 4,
-        "heldout_loss": losses[-1],
-        "best_heldout_loss": min(x for x in losses if x is not None),
-        "heldout_accuracy": 0.25,
-        "prior_loss": 4.5,
-        "prior_accuracy": 0.05,
-        "classes": 96,
-        "diverged": losses[-1] is None,
-        "diverged_since": {"epoch": 2} if losses[-1] is None else None,
-        "bytes_sent": 3 << 20,
-        "seconds": seconds,
-        **changes,
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
+from tests.report.written import write_run
 
 
 def test_the_table_says_what_the_summaries_say(tmp_path: Path) -> None:
