@@ -114,7 +114,8 @@ def summary_of(run: Path) -> dict[str, Any]:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [record["seconds"] for record in records if record["kind"] == "train"]
     parts = ("forward_backward", "communicate", "optimizer")
-    losses = [record["loss" if record["kind"] == "train" else "heldout_loss"] for record in records]
+    loss_of = {"train": "loss", "evaluation": "heldout_loss"}
+    losses = [r[loss_of[r["kind"]]] for r in records if r["kind"] in loss_of]
     # A run that has diverged ends after its first.
     seconds = sum(steps[-1][part] - (steps[0][part] if steps[1:] else 0) for part in parts)
     return {**summary, "seconds_per_step": seconds, "losses": losses}
