@@ -45,7 +45,7 @@ def full(name: str) -> list[str]:
         if words:
             lines += ["", f"{heading}:", *(f"  {word}" for word in words)]
     for numbers in entry.numbers:
-        lines += ["", *_table(numbers)]
+        lines += ["", *table(numbers)]
     return lines
 
 
@@ -55,7 +55,7 @@ def _first(entry: Entry) -> tuple[str, str]:
     return (entry.commands or ["-"])[0], entry.title
 
 
-def _table(numbers: Numbers) -> Iterator[str]:
+def table(numbers: Numbers) -> Iterator[str]:
     """The numbers as printed: columns under each other, settings first."""
     where = f" ({numbers.source})" if numbers.source else ""
     yield f"the paper's numbers{where}: {numbers.what}"

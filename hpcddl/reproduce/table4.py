@@ -9,6 +9,8 @@ from pathlib import Path
 from hpcddl.cli import main
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.errors import UserError
+from hpcddl.papers import find
+from hpcddl.papers.show import table as printed
 from hpcddl.report.runs import read_run
 from hpcddl.reproduce.prepare import make_folder, prep
 from hpcddl.reproduce.table4_plot import draw
@@ -109,6 +111,8 @@ def _report(corpora: list[Corpus], out: Path) -> None:
         print(f"\n{table(corpus)}")
         for statement in statements(corpus):
             print(statement)
+    for numbers in find("a.table4")[1].numbers:
+        print("", *printed(numbers), sep="\n")
     write(corpora, out)
     draw(corpora, out)
     print(f"\n{out}: table.csv, table4-mini.png, table4-mini.pdf")
