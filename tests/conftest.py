@@ -13,6 +13,9 @@ from hpcddl.cli import main
 
 ROOT = Path(__file__).parent.parent
 
+# Before torch is imported: on tensors as small as the tests', threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
