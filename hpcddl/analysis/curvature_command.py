@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from math import inf
 from pathlib import Path
 
 from hpcddl.analysis.curvature import Curvature, Plan, survey
@@ -11,6 +10,7 @@ from hpcddl.analysis.curvature_plot import draw_density, draw_grid
 from hpcddl.analysis.curvature_report import table, write
 from hpcddl.analysis.directions import NORMALISE
 from hpcddl.analysis.landscape_command import distinct_names
+from hpcddl.bounds import check_above_zero, check_least
 from hpcddl.errors import UserError
 from hpcddl.trained import load_trained
 from hpcddl.world import World
@@ -103,16 +103,10 @@ _LOWEST = {"samples": 1, "batch": 1, "top": 1, "probes": 1, "steps": 2, "grid": 
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name, low in _LOWEST.items():
-        value = getattr(arguments, name)
-        if value is not None and value < low:
-            raise UserError(f"--{name}: {value}, allowed: at least {low}")
+    check_least(arguments, _LOWEST)
     if arguments.grid == 1:
         raise UserError("--grid: 1, allowed: 0 or at least 2")
-    for name in ("scale", "tolerance"):
-        value = getattr(arguments, name)
-        if not 0 < value < inf:
-            raise UserError(f"--{name}: {value:g}, allowed: above 0")
+    check_above_zero(arguments, "scale", "tolerance")
 
 
 def _make(folder: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from hpcddl.analysis.interpolate import Line, Losses, described, interpolate
 from hpcddl.analysis.interpolate_plot import draw
+from hpcddl.bounds import check_least
 from hpcddl.errors import UserError
 from hpcddl.files import write_whole
 from hpcddl.report.table import aligned
@@ -78,14 +79,10 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name, low in {"points": 2, "samples": 1, "batch": 1, "statistics_batches": 1}.items():
-        value = getattr(arguments, name)
-        if value is not None and value < low:
-            raise UserError(f"--{name.replace('_', '-')}: {value}, allowed: at least {low}")
+    least = {"points": 2, "samples": 1, "batch": 1, "statistics_batches": 1, "seed": 0}
+    check_least(arguments, least)
     if not (isfinite(arguments.begin) and arguments.begin < arguments.end < float("inf")):
         raise UserError(f"--from {arguments.begin:g} --to {arguments.end:g}: must go upwards")
-    if arguments.seed < 0:
-        raise UserError(f"--seed: {arguments.seed}, allowed: at least 0")
 
 
 HEAD = ("t", "train_loss", "train_error", "heldout_loss", "heldout_error")

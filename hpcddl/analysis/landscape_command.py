@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 
 from hpcddl.analysis.directions import NORMALISE
 from hpcddl.analysis.landscape import Plan, survey
 from hpcddl.analysis.landscape_plot import draw
 from hpcddl.analysis.landscape_report import table, write
+from hpcddl.bounds import check_above_zero, check_least
 from hpcddl.errors import UserError
 from hpcddl.trained import load_trained
 from hpcddl.world import World
@@ -107,11 +107,5 @@ _LOWEST = {"points": 2, "directions": 0, "samples": 1, "batch": 1, "seed": 0}
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name, low in _LOWEST.items():
-        value = getattr(arguments, name)
-        if value is not None and value < low:
-            raise UserError(f"--{name}: {value}, allowed: at least {low}")
-    for name in ("scale", "spacing"):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < inf:
-            raise UserError(f"--{name}: {value:g}, allowed: above 0")
+    check_least(arguments, _LOWEST)
+    check_above_zero(arguments, "scale", "spacing")

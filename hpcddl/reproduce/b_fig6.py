@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from math import inf
 from pathlib import Path
 
+from hpcddl.bounds import check_least
 from hpcddl.errors import UserError
 from hpcddl.progress import Progress
 from hpcddl.reproduce.b_fig6_plot import draw
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, world: World) -> int:
-    world.together(lambda: _check(arguments))
+    world.together(lambda: check_least(arguments, _LOWEST))
     problem = world.together(lambda: read_logistic(arguments.data))
     settings = world.together(lambda: _settings(arguments, len(problem.signs)))
     world.together(lambda: make_folder(arguments.out))
@@ -97,15 +97,6 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
             arguments.out,
         )
     return 0
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    for name, low in _LOWEST.items():
-        given = getattr(arguments, name)
-        for value in given if isinstance(given, list) else [given]:
-            if not low <= value < inf:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option}: {value:g}, allowed: at least {low:g}")
 
 
 def _settings(arguments: argparse.Namespace, samples: int) -> list[Setting]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hpcddl.bounds import check_above_zero, check_least
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.shards import Shards, open_split
@@ -59,12 +60,8 @@ def run(arguments: argparse.Namespace, panel: Panel) -> int:
 
 def _check(arguments: argparse.Namespace, panel: Panel, ranks: int) -> None:
     n = panel.learners
-    for name, low in _LOWEST.items():
-        value = getattr(arguments, name)
-        if value is not None and not low <= value < inf:
-            raise UserError(f"--{name.replace('_', '-')}: {value:g}, allowed: at least {low}")
-    if arguments.scale is not None and not 0 < arguments.scale < inf:
-        raise UserError(f"--scale: {arguments.scale:g}, allowed: above 0")
+    check_least(arguments, _LOWEST)
+    check_above_zero(arguments, "scale")
     if arguments.batch is not None and arguments.batch % n:
         raise UserError(f"--batch: {arguments.batch}, allowed: multiples of the {n} learners")
     if ranks != n:

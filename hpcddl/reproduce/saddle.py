@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcddl.bounds import check_least
 from hpcddl.communication.topology import TOPOLOGIES
 from hpcddl.errors import UserError
 from hpcddl.progress import Progress
@@ -107,9 +108,7 @@ def _case(saddle: Saddle, setting: Setting, algorithm: str, topology: str) -> Ca
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name, low in {"seeds": 1, "learners": 4, "samples": 4, "updates": 1}.items():
-        if getattr(arguments, name) < low:
-            raise UserError(f"--{name}: {getattr(arguments, name)}, allowed: at least {low}")
+    check_least(arguments, {"seeds": 1, "learners": 4, "samples": 4, "updates": 1})
     if arguments.samples % 4:
         raise UserError(f"--samples: {arguments.samples}, allowed: multiples of 4")
     for batch in arguments.batches:

@@ -6,6 +6,7 @@ import argparse
 import gc
 from pathlib import Path
 
+from hpcddl.bounds import check_least
 from hpcddl.cli import main
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.errors import UserError
@@ -82,8 +83,7 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.seeds < 1:
-        raise UserError(f"--seeds: {arguments.seeds}, allowed: at least 1")
+    check_least(arguments, {"seeds": 1})
     digits = arguments.digits
     if digits and not (digits / MANIFEST).is_file():
         raise UserError(f"--digits {digits}: no shard set; see `hpcddl prep kaldi`")
