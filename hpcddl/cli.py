@@ -46,6 +46,7 @@ COMMANDS = {
     "bench prep": ("data_prep.kaldi.bench", "speed of packing, beside Kaldi's own reader"),
     "bench model": ("hpcddl.bench.model", "FLOPs per sample and parameter; time by batch size"),
     "bench networks": ("hpcddl.bench.networks", "a step of each CIFAR network, beside plain torch"),
+    "bench analysis": ("hpcddl.bench.analysis", "what curvature and diagnostics cost"),
     "bench loader": ("hpcddl.bench.loader", "speed of reading shards in random order"),
     "bench shuffle": ("hpcddl.bench.shuffle", "how well the block shuffle mixes a shard set"),
 }

@@ -77,15 +77,15 @@ class Diagnostics:
         if strategy.step % self._every:
             return
         comm, weights = strategy.world.comm, strategy.weights
-        own = weights.read(weights.empty())
+        apart = weights.read(weights.empty(torch.float64))
         first_order = covariance_form = None
         with _undisturbed(strategy.model):
             with strategy.consensus():
                 loss, overall = self._overall.gradient(self._network)
                 consensus = weights.read(weights.empty(torch.float64))
-                apart = own.double() - consensus
+                apart.sub_(consensus)
                 distance = comm.allreduce(float(apart @ apart), MPI.SUM) / comm.size
-                rounding = comm.size * torch.finfo(own.dtype).eps
+                rounding = comm.size * torch.finfo(weights.dtype).eps
                 if distance <= rounding**2 * float(consensus @ consensus):
                     distance = 0.0  # that of the mean of equal weights
                 if distance:
@@ -93,12 +93,11 @@ class Diagnostics:
                 if self._second_order:
                     first_order = delta2.first_order(1, self._mean_product(inputs, labels, apart))
                     covariance_form = delta2.covariance_form(1, self._products(apart))
-            change = weights.empty(torch.float64).zero_()
+            direct = 0.0  # learners that all hold the same weights need no second gradient
             if distance:
-                # Learners that all hold the same weights need no second gradient: it is the same.
-                change = self._gradient(inputs, labels) - at_consensus
+                change = self._gradient(inputs, labels).sub_(at_consensus)
                 Mean(comm)(change)
-        direct = float(change @ change)
+                direct = float(change @ change)
         self._begun = _Begun(loss, overall, distance, direct, first_order, covariance_form)
 
     def after(self, rate: float) -> Measurement | None:

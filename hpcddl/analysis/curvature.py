@@ -47,6 +47,7 @@ class Plan:
     scale: float  # -scale .. scale
     normalise: str  # see directions.NORMALISE
     seed: int
+    memory: float  # GiB of each rank for graphs of gradients; products are the same
 
     @property
     def along(self) -> Array:
@@ -105,7 +106,8 @@ def survey(name: str, run: Path, trained: Trained, plan: Plan) -> Curvature:
     with progress as count, trained.statistics(), statistics:
 
         def here() -> SharedHessian:
-            return SharedHessian(model, mine, sample.labels.numel(), world, count)
+            predictions, memory = sample.labels.numel(), plan.memory * 2**30
+            return SharedHessian(model, mine, predictions, world, count, memory)
 
         hessian = here()
         gradient_seconds, product_seconds = hessian.seconds()

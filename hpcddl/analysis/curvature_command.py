@@ -60,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "layers stay as they are; none: N(0, 1) for every weight",
     )
     add("--seed", type=int, default=0, help="of samples, directions and random vectors")
+    add(
+        "--memory",
+        type=float,
+        default=1.0,
+        metavar="GIB",
+        help="of each rank, for graphs that save a third of each product and more",
+    )
     add("--out", type=Path, help="folder; default: RUN/analysis/curvature, of several curvature")
 
 
@@ -99,7 +106,16 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
     return 0
 
 
-_LOWEST = {"samples": 1, "batch": 1, "top": 1, "probes": 1, "steps": 2, "grid": 0, "seed": 0}
+_LOWEST = {
+    "samples": 1,
+    "batch": 1,
+    "top": 1,
+    "probes": 1,
+    "steps": 2,
+    "grid": 0,
+    "seed": 0,
+    "memory": 0,
+}
 
 
 def _check(arguments: argparse.Namespace) -> None:

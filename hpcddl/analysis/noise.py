@@ -24,5 +24,6 @@ def effective_learning_rate(rate: float, mean_gradient: Tensor, overall: Tensor)
 
 def noise_strength(rate: float, mean_gradient: Tensor, overall: Tensor) -> float:
     """Delta = |eta|^2, eta = -alpha g_a + alpha_e g (paper A sec. 2); arguments as above."""
-    eta = effective_learning_rate(rate, mean_gradient, overall) * overall - rate * mean_gradient
+    eta = effective_learning_rate(rate, mean_gradient, overall) * overall
+    eta.sub_(mean_gradient, alpha=rate)
     return float(eta @ eta)

@@ -40,6 +40,7 @@ class SharedHessian:
     Args:
         mine: this rank's batches, on its device.
         predictions: those of all ranks' batches.
+        memory: bytes for graphs, of each rank; see `Hessian`.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class SharedHessian:
         predictions: int,
         world: World,
         count: ProductCount,
+        memory: float = 0,
     ) -> None:
-        self._mine = Hessian(network, mine, predictions)
+        self._mine = Hessian(network, mine, predictions, memory)
         self._world = world
         self._count = count
 

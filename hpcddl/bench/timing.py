@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
 
-def interleaved(tasks: Mapping[str, Callable[[int], None]], repeats: int) -> dict[str, float]:
+def interleaved(tasks: Mapping[str, Callable[[int], object]], repeats: int) -> dict[str, float]:
     """Best seconds of each task; in turns, so that a slow moment of the machine meets them all.
 
     A task is called with the number of the repeat; 0 warms page cache, page tables and buffers.

@@ -51,13 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def write_page(runs: Sequence[Run], target: Target | None, out: Path, now: float) -> None:
-    """index.html in `out`, figures/*.pdf and *.csv beside it.
+    """index.html in `out`, figures/*.pdf and *.csv beside it, in the place of an earlier report's.
 
     Raises:
         UserError: the folder cannot be written.
     """
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
+        if (out / "index.html").exists():
+            for old in (*(out / "figures").glob("*.pdf"), out / "target.csv"):
+                old.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
     paper = printed(runs)

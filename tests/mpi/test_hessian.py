@@ -106,7 +106,7 @@ def dense(network: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Array:
 class Case:
     """A network, its dense Hessian, and the products that the ranks make together."""
 
-    def __init__(self, name: str, batch: int, world: World) -> None:
+    def __init__(self, name: str, batch: int, world: World, memory: float = 0) -> None:
         self.network, sample = network_and_sample(name)
         self.own_statistics = NETWORKS[name][2]
         self.dense = dense_of(name, batch)
@@ -114,7 +114,7 @@ class Case:
             mine = share_of(sample, batch, world.rank, world.size, self.own_statistics)
             count = ProductCount("", shown=False)
             predictions = sample.labels.numel()
-            self.hessian = SharedHessian(self.network, mine, predictions, world, count)
+            self.hessian = SharedHessian(self.network, mine, predictions, world, count, memory)
         self.size = len(self.dense)
 
     def mode(self) -> AbstractContextManager[None]:

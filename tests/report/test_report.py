@@ -27,6 +27,7 @@ from hpcddl.report.looks import MOST, looks
 from hpcddl.report.printed import printed
 from hpcddl.report.runs import Run, read_run
 from hpcddl.report.sheets import settings
+from hpcddl.report.target import parse_target
 from hpcddl.report.time_bars import SHOWN, by_kind
 from tests.conftest import Launch
 from tests.report.written import write_run
@@ -296,7 +297,7 @@ def test_a_paper_s_number_where_settings_agree(
 
 
 PLAN = landscape.Plan(3, 0.5, 0, "filter", "heldout", 8, None, "eval", 0)
-SPECTRUM = curvature.Plan("train", 8, None, "eval", 2, 1e-3, 2, 2, 0, 0.1, "filter", 0)
+SPECTRUM = curvature.Plan("train", 8, None, "eval", 2, 1e-3, 2, 2, 0, 0.1, "filter", 0, 1)
 LINE = Line(-1.0, 2.0, 4, 8, None, "recomputed", 2, 0)
 FACTS = {
     "strategy": "ssgd",
@@ -367,3 +368,17 @@ def test_a_garbled_analysis_is_named(tmp_path: Path) -> None:
     (run / "analysis" / "landscape" / "run.csv").write_text("loss,error\n1,2\n")
     with pytest.raises(UserError, match=r"landscape\.json: not as `hpcddl analyze` writes it"):
         landscapes([read_run(run)])
+
+
+def test_nothing_of_an_earlier_report_stays(tmp_path: Path) -> None:
+    """Pictures and tables that the new one has not; what else lies in the folder stays."""
+    runs = [read_run(write_run(tmp_path / "run", [3.0, 2.0]))]
+    out = tmp_path / "report"
+    write_page(runs, parse_target("loss=2.5"), out, 0.0)
+    (out / "figures" / "earlier.pdf").write_bytes(b"")
+    (out / "notes.txt").write_text("mine")
+    write_page(runs, None, out, 0.0)
+    assert not (out / "target.csv").exists()
+    assert not (out / "figures" / "earlier.pdf").exists()
+    assert list((out / "figures").glob("*.pdf"))
+    assert (out / "notes.txt").read_text() == "mine"
