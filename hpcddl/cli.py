@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from hpcddl.errors import UserError
-from hpcddl.launcher import wait_politely
+from hpcddl.launcher import promised_rank, wait_politely
 
 # words -> (module with add_arguments and run, one line for --help)
 COMMANDS = {
+    "doctor": ("hpcddl.doctor.command", "what is installed and how it fits; what mends it"),
     "train": ("hpcddl.launch", "train a network on all ranks of the launcher"),
     "evaluate": ("data_prep.kaldi.posteriors", "held-out loss, or Kaldi posteriors, of a run"),
     "export": ("hpcddl.export", "the network of a run as safetensors, or as a torch program"),
@@ -125,7 +126,7 @@ def _rank(error: UserError) -> int:
     """The rank that reports `error`; before MPI has started, the launcher's word for it."""
     if error.rank is not None:
         return error.rank
-    return int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMIX_RANK", "0")))
+    return promised_rank(os.environ)
 
 
 if __name__ == "__main__":

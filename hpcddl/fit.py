@@ -92,8 +92,7 @@ def fit(
     )
     restarts = resume.restarts(resumed, world)
     world.together(lambda: _make_folder(folder, config, world))
-    if world.rank == 0:
-        announce(config, strategy, folder, resumed, train_set.contiguous)
+    announce(config, strategy, folder, resumed, train_set.contiguous)
     metrics = Metrics(
         folder,
         world,
