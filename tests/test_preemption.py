@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from hpcddl import checkpoint, fit, saver
+from hpcddl import checkpoint, evaluate, fit, saver
 from tests.conftest import ROOT, Launch, environment, run_python
-from tests.synthetic import write_recipe, write_shards
+from tests.synthetic import write_recipe, write_shards, write_text
 from tests.test_train import lines, refused, summary, without_times
 
 # Every recipe of two folders in one launch: those that were stopped go on.
@@ -134,6 +134,48 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(case: str, stopped: tuple[P
     for kind in ("train", "evaluation"):
         same = [without_times(record) for record in lines(run, kind)]
         assert same == [without_times(record) for record in lines(whole, kind)]
+
+
+ORDERS = {
+    "exact": "shuffle: exact",
+    "blocks": "shuffle: blocks, block: 8, buffer: 24",
+    "kept": "reshuffle: never",
+    "text": "name: text, bptt: 6, heldout_streams: 3",
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_an_evaluation_that_was_given_up_is_repeated(
+    name: str, shards: Path, tmp_path: Path, command: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a checkpoint of all the updates of an epoch, in any order of the data, streams too."""
+    text = name == "text"
+    path = write_text(tmp_path / "text") if text else shards
+    recipe = write_recipe(tmp_path / "r.yaml", path, "ssgd", "log_every: 1")
+    words = [f"data={{name: shards, path: {path}, {ORDERS[name]}}}"]
+    if text:
+        words = [f"data={{path: {path}, {ORDERS[name]}}}", "model={name: lstm_lm, cells: 8}"]
+    words = ["train", recipe, *words, "epochs=2", "--resume", "--out"]
+    assert command(*words, tmp_path / "whole").returncode == 0
+    real = evaluate.network_input
+
+    def told(*others: Any) -> Any:
+        monkeypatch.setattr(evaluate, "network_input", real)
+        os.kill(os.getpid(), USR2)
+        return real(*others)
+
+    monkeypatch.setattr(evaluate, "network_input", told)
+    done = command(*words, tmp_path / "run")
+    assert done.returncode == 75
+    steps = lines(tmp_path / "run", "train")[-1]["step"]
+    assert f"stopped by SIGUSR2 after {steps} updates" in done.stdout
+    assert lines(tmp_path / "run", "evaluation") == []
+    assert f"resumed after {steps} updates, in epoch 1" in command(*words, tmp_path / "run").stdout
+    for kind in ("train", "evaluation"):
+        same = [without_times(record) for record in lines(tmp_path / "run", kind)]
+        assert same == [without_times(record) for record in lines(tmp_path / "whole", kind)]
+    checksums = [summary(tmp_path / run)["weights_sha256"] for run in ("run", "whole")]
+    assert checksums[0] == checksums[1]
 
 
 @pytest.fixture
