@@ -95,6 +95,15 @@ class World:
             raise AgreedError(faults[0], self.rank)
         return result  # type: ignore[return-value]
 
+    def on_rank_zero(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` on rank 0 alone; what it returns, or its UserError, is every rank's.
+
+        Raises:
+            AgreedError: with its message.
+        """
+        result: Result = self.comm.bcast(self.together(lambda: work() if self.rank == 0 else None))
+        return result
+
     @contextmanager
     def failing_together(self) -> Iterator[None]:
         """Inside, an exception on one rank ends the whole job instead of leaving it hanging."""

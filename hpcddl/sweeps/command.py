@@ -12,6 +12,7 @@ from pathlib import Path
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
 from hpcddl.start import parse_launcher, train_by
+from hpcddl.stopping import STATUS
 from hpcddl.sweeps import Run, Sweep, expand, names, read_sweep
 
 
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0; 1 when a run of `--all` failed."""
+    """Exit status 0; 1 when a run of `--all` failed; 75 when one was stopped by a signal."""
     if arguments.sweep is None:
         width = max(map(len, names()), default=0)
         for name in names():
@@ -98,7 +99,10 @@ def _train_all(sweep: Sweep, runs: list[Run], out: Path, launcher: str) -> int:
     failed = []
     for index, one in enumerate(runs):
         print(f"run {index} of {len(runs)}: {one.name}", flush=True)
-        if train_by(_launcher(launcher, sweep, one), _words(sweep, one, out)):
+        status = train_by(_launcher(launcher, sweep, one), _words(sweep, one, out))
+        if status == STATUS:
+            return STATUS
+        if status:
             failed.append(one.name)
     if failed:
         print(f"failed: {' '.join(failed)}", file=sys.stderr)
