@@ -41,9 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"no jobs in {FILE}; see hpcddl submit --help")
         return 0
     states = slurm.queued()
-    gone = [line.job for line in lines if not _of(line.job, states)]
+    gone = [line.job for line in lines if not _known(line, states)]
     if gone:
-        states |= slurm.ended(gone)
+        states = {**slurm.ended(gone), **states}
     print("\n".join(table(lines, states)))
     return 0
 
@@ -58,11 +58,22 @@ def table(lines: Sequence[Submitted], states: Mapping[str, str]) -> list[str]:
             state = ", ".join(several if sum(counts.values()) > 1 else counts) or "ended"
             rows.append([line.job, line.name, state, "", "", "", "", line.output])
         for task, folder in line.runs.items():
-            job = f"{line.job}_{task}" if task else line.job
+            job = _number(line.job, task)
             state = states.get(job, states.get(line.job, "ended"))
             run = [folder, *_progress(Path(folder), state)]
             rows.append([job, line.name, state, *run, line.output.replace("%a", task)])
     return aligned(rows, left=len(_HEADER))
+
+
+def _number(job: str, task: str) -> str:
+    return f"{job}_{task}" if task else job
+
+
+def _known(line: Submitted, states: Mapping[str, str]) -> bool:
+    """Whether `states` has the job, or all of its tasks that train."""
+    if line.runs:
+        return all(_number(line.job, task) in states for task in line.runs)
+    return bool(_of(line.job, states))
 
 
 def _of(job: str, states: Mapping[str, str]) -> dict[str, str]:

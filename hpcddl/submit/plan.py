@@ -36,10 +36,14 @@ class Wishes:
     report_options: tuple[str, ...] = ()
 
     def size(self) -> tuple[int, int]:
-        """Nodes, and ranks on each of them."""
+        """Nodes, and ranks on each of them.
+
+        Raises:
+            UserError: an option of sbatch's leaves them open.
+        """
         options = (*self.defaults, *self.options)
-        nodes = self.nodes or int(last_value(options, "--nodes") or 1)
-        return nodes, int(last_value(options, "--ntasks-per-node") or 1)
+        nodes = self.nodes or _whole(options, "--nodes")
+        return nodes, _whole(options, "--ntasks-per-node")
 
 
 def train_jobs(wishes: Wishes, recipe: str, words: Sequence[str], run: str) -> list[Job]:
@@ -135,6 +139,14 @@ def _nodes_for(learners: int, wishes: Wishes) -> tuple[int, int]:
             f"most {per_node} on a node (--sbatch=--ntasks-per-node=N)"
         )
     return nodes, learners // nodes
+
+
+def _whole(options: Sequence[str], name: str) -> int:
+    """The number that the last of sbatch's options of this name gives; 1 without one."""
+    text = last_value(options, name) or "1"
+    if not text.isdigit():
+        raise UserError(f"{name}={text}: must be a whole number")
+    return int(text)
 
 
 def _output(number: str) -> str:

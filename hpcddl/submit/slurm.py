@@ -28,7 +28,7 @@ def queued() -> dict[str, str]:
     """
     states = {}
     for line in _call(["squeue", "--me", "--noheader", "--array", "-o", "%i|%T|%r"]).splitlines():
-        job, state, reason = line.split("|")
+        job, state, reason = line.split("|", 2)
         waits = state == "PENDING" and reason not in ("None", "Priority", "Resources")
         states[job] = f"{state} ({reason})" if waits else state
     return states
@@ -36,7 +36,7 @@ def queued() -> dict[str, str]:
 
 def ended(jobs: Sequence[str]) -> dict[str, str]:
     """The states of jobs that have ended, as far as the cluster keeps accounts."""
-    words = ["sacct", "--noheader", "--allocations", "--array", "--parsable2"]
+    words = ["sacct", "--noheader", "--allocations", "--parsable2"]
     try:
         answer = _call([*words, "--format=JobID,State", f"--jobs={','.join(jobs)}"])
     except UserError:

@@ -71,6 +71,7 @@ SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
 GresTypes=gpu
 ProctrackType=proctrack/linuxproc

@@ -46,6 +46,7 @@ def test_command_lines(name: str, command) -> None:
         ("--array 1-4 prep", "--array 1-4: must be how many jobs pack"),
         ("--nodes 3 mini.table4", "--nodes 3: must divide the 4 learners"),
         ("--chain 2 prep", "--chain: only for a recipe or a sweep"),
+        ("--sbatch=--nodes=2-4 mini.ssgd", "--nodes=2-4: must be a whole number"),
         ("--after 1;2 mini.ssgd", "--after 1;2: must be a job's number"),
     ],
 )
