@@ -87,6 +87,7 @@ def _submit(jobs: Sequence[Job], scripts: Path, site: Path | None) -> None:
 
 
 def _jobs(arguments: argparse.Namespace, scripts: Path, site: str) -> list[Job]:
+    _keep_mpi_asleep()
     from hpcddl.submit.plan import Wishes, prep_jobs, report_jobs, sweep_jobs, train_jobs
     from hpcddl.sweeps import expand, read_sweep
 
@@ -109,7 +110,6 @@ def _jobs(arguments: argparse.Namespace, scripts: Path, site: str) -> list[Job]:
         return report_jobs(wishes, a.words)
     folder = a.out or f"runs/{Path(a.what).name.removesuffix('.yaml').removesuffix('.yml')}"
     stage = ["--stage", a.stage] if a.stage else []
-    _keep_mpi_asleep()
     if kind == "sweep":
         sweep = read_sweep(a.what)
         runs = expand(sweep, tuple(a.words))

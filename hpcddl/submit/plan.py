@@ -6,11 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcddl.errors import UserError
 from hpcddl.submit.array import as_text, tasks_of
 from hpcddl.submit.job import Job, last_value
-from hpcddl.sweeps import Run
+
+if TYPE_CHECKING:
+    from hpcddl.sweeps import Run
 
 OUTPUT = "slurm"  # the folder of the jobs' output, beside runs/
 

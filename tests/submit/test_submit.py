@@ -1,6 +1,8 @@
 """What `hpcddl submit` would tell sbatch, word for word, and what it refuses."""
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,21 @@ def test_what_would_fail_later_is_refused_now(words: str, fault: str, command) -
     assert done.returncode == 2
     assert fault in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["submit", "--dry-run", "mini.ssgd"], ["jobs"]])
+def test_mpi_does_not_start(words: list[str], tmp_path: Path) -> None:
+    """Login nodes may not let it; `hpcddl jobs` does not even import it."""
+    code = (
+        "import sys; from hpcddl.cli import main; status = main(sys.argv[1:]);"
+        "mpi = sys.modules.get('mpi4py.MPI');"
+        "assert (mpi is None) == (sys.argv[1] == 'jobs'), mpi;"
+        "sys.exit(status or bool(mpi and mpi.Is_initialized()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_words_stay_words() -> None:
