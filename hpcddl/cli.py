@@ -19,6 +19,8 @@ COMMANDS = {
     "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
     "models": ("hpcddl.models.show", "list the networks with their sizes, or show one in full"),
     "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
+    "submit": ("hpcddl.submit.command", "submit a recipe, a sweep, prep or report to Slurm"),
+    "jobs": ("hpcddl.submit.jobs_command", "the submitted jobs: state, progress, output"),
     "tune": ("hpcddl.tune.command", "search a recipe's best rate, noise or other number"),
     "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
     "report": ("hpcddl.report.command", "one page of several runs, to read and to print"),

@@ -20,18 +20,20 @@ PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "srun", "sbatch")
 
 @dataclass(frozen=True)
 class Cluster:
-    """Two nodes, n1 and n2, of four processors each."""
+    """Two nodes, n1 and n2, of four processors and four fake V100 each."""
 
     folder: Path
 
-    def run(self, *words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """A Slurm command in the project's folder, and its output."""
+    def run(
+        self, *words: object, timeout: float = 120, cwd: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
+        """A command that sees this Slurm, by default in the project's folder, and its output."""
         # What a launcher around the tests has set must not pass for this cluster's word.
         own = {k: v for k, v in environment().items() if not k.startswith(("SLURM_", "SBATCH_"))}
         return subprocess.run(
             list(map(str, words)),
             env={**own, "SLURM_CONF": str(self.folder / "slurm.conf")},
-            cwd=ROOT,
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -59,21 +61,25 @@ SlurmctldPort={controller}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
+TmpFS={folder}/tmp.%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
+GresTypes=gpu
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 ReturnToService=2
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=4 RealMemory=4000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=4 RealMemory=4000
+NodeName=DEFAULT CPUs=4 RealMemory=4000 Gres=gpu:v100:4
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second}
 PartitionName=all Nodes=n1,n2 Default=YES State=UP
 """
 
@@ -89,9 +95,14 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip("Slurm's daemons need root")
     folder = Path(tempfile.mkdtemp(prefix="hpcddl-slurm-"))
     folder.chmod(0o755)  # munge refuses a socket that others cannot reach
-    for name in ("state", "spool.n1", "spool.n2"):
+    for name in ("state", "spool.n1", "spool.n2", "tmp.n1", "tmp.n2"):
         (folder / name).mkdir()
     (folder / "slurm.conf").write_text(configuration(folder))
+    for index in range(4):
+        (folder / f"gpu{index}").touch()
+    (folder / "gres.conf").write_text(
+        f"NodeName=n[1-2] Name=gpu Type=v100 File={folder}/gpu[0-3]\n"
+    )
     subprocess.run(["/usr/sbin/mungekey", "-c", "-k", folder / "munge.key"], check=True)
     files = [f"--{n}={folder}/munge.{n.split('-')[0]}" for n in ("socket", "key-file", "pid-file")]
     files += [f"--{n}-file={folder}/munge.{n}" for n in ("log", "seed")]
@@ -99,8 +110,11 @@ def cluster() -> Iterator[Cluster]:
     daemons = [
         ["munged", "--foreground", "--force", *files],
         ["slurmctld", "-D"],
-        ["slurmd", "-D", "-N", "n1"],
-        ["slurmd", "-D", "-N", "n2"],
+        # Each with a host name of its own, by which MPI tells which ranks share a node.
+        *(
+            ["unshare", "--uts", "sh", "-c", f"hostname {node} && exec slurmd -D -N {node}"]
+            for node in ("n1", "n2")
+        ),
     ]
     quiet = subprocess.DEVNULL
     running = []
