@@ -12,7 +12,8 @@ import torch
 from mpi4py import MPI
 
 import hpcddl
-from hpcddl.cores import ranges, share
+from hpcddl.cores import share
+from hpcddl.ranges import ranges
 from hpcddl.world import World
 
 

@@ -1,6 +1,9 @@
 # shellcheck shell=bash disable=SC2154 # launcher and others come from job.sh
 # Sourced after job.sh: starts the ranks, hands them the warning signal, and starts the job again.
 
+warned=''
+trap 'warned=1' USR2 # until there are ranks to pass it on to: else it would end this script
+
 launch_words() { # the launcher's words, into the list `launch`
     case $launcher in
         mpirun)
@@ -26,6 +29,7 @@ words_with_local_disk() { # WORDS...: into the list `words`, with --stage site n
     local i
     for ((i = 1; i < $#; i++)); do
         if [[ ${words[i - 1]} == --stage && ${words[i]} == site ]]; then words[i]=$local_disk; fi
+        if [[ ${words[i]} == --stage=site ]]; then words[i]=--stage=$local_disk; fi
     done
 }
 
@@ -48,11 +52,12 @@ requeue() { # WHY: this job once more, if it may; does not return
 # 75, or an end without a verdict after Slurm's warning, starts the job again; it goes on from the
 # newest checkpoint.
 run_ranks() { # RUN COMMAND WORDS...
-    local run=$1 command status warned='' interrupted deadline=''
+    local run=$1 command status interrupted deadline=''
     # By its path: Open MPI puts its own folder first on the PATH of ranks on other nodes.
     command=$(command -v "$2")
     shift 2
     launch_words
+    if [[ $warned ]]; then requeue "warned before the ranks were started"; fi
     "${launch[@]}" "$command" "$@" &
     local ranks=$!
     # Only the launcher is signalled: it passes the signal on to all ranks.

@@ -76,6 +76,12 @@ CASES: dict[str, tuple[str, tuple[str, str, int, int], set[int]]] = {
         {8},
     ),
     "dpsgd evaluation": ("dpsgd", ("evaluation", "rank 1", USR2, 3), {20}),
+    # Its fifth is the second of two that the fourth update's diagnosis takes before it.
+    "dpsgd diagnosed": (
+        "dpsgd\ndiagnostics: {every: 3, samples: 50}",
+        ("compute", "rank 1", USR2, 5),
+        {5},
+    ),
     "local_sgd": (
         "{name: local_sgd, steps: 3, momentum: 0.3, compression: sign}",
         ("collective", "rank 1", USR2, 6),
@@ -131,8 +137,9 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(case: str, stopped: tuple[P
     assert found[1] == signal.Signals(number).name
     assert int(found[2]) in updates
     assert summary(run)["weights_sha256"] == summary(whole)["weights_sha256"]
-    for kind in ("train", "evaluation"):
+    for kind in ("train", "evaluation", "diagnostics"):
         same = [without_times(record) for record in lines(run, kind)]
+        assert bool(same) == (kind != "diagnostics" or case == "dpsgd diagnosed")
         assert same == [without_times(record) for record in lines(whole, kind)]
 
 

@@ -91,10 +91,12 @@ def _existing(folder: Path) -> Path:
 
 
 def _locked(path: Path) -> bool:
-    """Makes the file and says whether it can be locked."""
+    """Makes the file and says whether it can be locked, as HDF5 does and as runs are."""
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_UN)  # on NFS the two are one lock with two owners
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     finally:

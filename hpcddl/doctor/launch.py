@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hpcddl.cores import ranges, share
+from hpcddl.cores import share
 from hpcddl.doctor.facts import Job, Rank
 from hpcddl.doctor.finding import Finding, counted, ok, worst
+from hpcddl.ranges import ranges
 
 
 def ranks(job: Job) -> Finding:

@@ -83,7 +83,7 @@ def run_folder(job: Job) -> Finding:
 
 
 def locks(job: Job) -> Finding:
-    """Whether files can be locked where the runs go.
+    """Whether files can be locked where the runs go, by which a second job there is refused.
 
     Shards are opened without HDF5's locks, whatever HDF5_USE_FILE_LOCKING says.
     """
@@ -92,7 +92,8 @@ def locks(job: Job) -> Finding:
             return Finding(
                 "warn",
                 f"files in {one.storage.folder} ({one.storage.filesystem}) cannot be locked",
-                "export HDF5_USE_FILE_LOCKING=FALSE for other programs; hpcddl's shards need none",
+                "one job at a time in a run folder, which cannot be locked; for other programs "
+                "export HDF5_USE_FILE_LOCKING=FALSE (hpcddl's shards need no locks)",
             )
     if not job.first.storage:
         return ok("not tried without MPI")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from hpcddl.errors import UserError
 
 
 def tasks_of(text: str, count: int) -> list[int]:
-    """The tasks of `--array TEXT`, such as 0-3,7 or 0-9%2 (at most two at a time), below `count`.
+    """The tasks, ascending, of `--array TEXT`, such as 0-3,7 or 0-9%2 (at most two at a time).
 
     Raises:
-        UserError: not of that form, or beyond.
+        UserError: not of that form, or not all below `count`.
     """
     found: list[int] = []
     if re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*(%[1-9]\d*)?", text):
@@ -21,15 +20,4 @@ def tasks_of(text: str, count: int) -> list[int]:
             found += range(int(first), int(last or first) + 1)
     if not found or max(found) >= count:
         raise UserError(f"--array {text}: must be such as 0-3,7 or 0-9%2, up to {count - 1}")
-    return found
-
-
-def as_text(tasks: Sequence[int]) -> str:
-    """Ascending tasks as sbatch's --array takes them, neighbours as a range."""
-    parts: list[list[int]] = []
-    for task in tasks:
-        if parts and parts[-1][-1] == task - 1:
-            parts[-1][1:] = [task]
-        else:
-            parts.append([task])
-    return ",".join("-".join(map(str, part)) for part in parts)
+    return sorted(set(found))

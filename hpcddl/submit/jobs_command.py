@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpcddl.bounds import check_least
 from hpcddl.report.table import aligned
 from hpcddl.submit import slurm
 from hpcddl.submit.progress import read_progress
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints one line for each job or task of a sweep."""
+    check_least(arguments, {"days": 0})
     since = time.time() - arguments.days * _DAY_SECONDS
     lines = [
         line

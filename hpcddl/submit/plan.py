@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcddl.errors import UserError
-from hpcddl.submit.array import as_text, tasks_of
+from hpcddl.ranges import ranges
+from hpcddl.submit.array import tasks_of
 from hpcddl.submit.job import Job, last_value
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def sweep_jobs(
             *wishes.options,
             f"--nodes={nodes}",
             f"--ntasks-per-node={per_node}",
-            f"--array={as_text(members)}{limit}",
+            f"--array={ranges(members)}{limit}",
         )
         folders = {str(task): f"{folder}/{runs[task].name}" for task in members}
         name = Path(sweep).name.removesuffix(".yaml").removesuffix(".yml")
@@ -129,7 +130,7 @@ def _chained(jobs: list[Job], wishes: Wishes) -> list[Job]:
 
 def _report(wishes: Wishes, runs: Sequence[str], *after: tuple[str, int]) -> list[Job]:
     options = (_output("%j"), *wishes.report_options)
-    return [Job("report", "report", options, tuple(runs), after)] if wishes.report else []
+    return [Job("report", "report", options, (*runs, "--begun"), after)] if wishes.report else []
 
 
 def _nodes_for(learners: int, wishes: Wishes) -> tuple[int, int]:

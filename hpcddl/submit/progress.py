@@ -10,7 +10,9 @@ from typing import Any
 
 import yaml
 
-_TAIL_BYTES = 1 << 16
+from hpcddl.report.runs import outcome
+
+_TAIL_BYTES = 1 << 20  # several hundred diagnostics may follow the last report of a loss
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def read_progress(run: Path) -> RunProgress | None:
     done = record["epoch"] - start
     spent = sum(record["seconds"].values())
     left = spent / done * (epochs - record["epoch"]) if done > 0 else None
-    return RunProgress(record["epoch"], epochs, record["loss"], left, _ended(run))
+    return RunProgress(record["epoch"], epochs, record["loss"], left, outcome(run))
 
 
 def _newest(path: Path) -> dict[str, Any] | None:
@@ -59,11 +61,3 @@ def _newest(path: Path) -> dict[str, Any] | None:
             record: dict[str, Any] = json.loads(line)
             return record
     return None
-
-
-def _ended(run: Path) -> str:
-    try:
-        summary = json.loads((run / "summary.json").read_text())
-    except FileNotFoundError:
-        return ""
-    return "diverged" if summary["diverged"] else "done"

@@ -37,10 +37,10 @@ def write_down(job: Job, number: str, command: Sequence[str]) -> Submitted:
     return line
 
 
-def read_down() -> list[Submitted]:
-    """All lines, the oldest first; none where nothing was submitted."""
+def read_down(folder: Path = Path()) -> list[Submitted]:
+    """All lines, the oldest first; none where nothing was submitted from `folder`."""
     try:
-        text = FILE.read_text()
+        text = (folder / FILE).read_text()
     except FileNotFoundError:
         return []
     return [Submitted(**json.loads(line)) for line in text.splitlines()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
+from hpcddl.report.runs import outcome
 from hpcddl.start import parse_launcher, train_by
 from hpcddl.stopping import STATUS
 from hpcddl.sweeps import Run, Sweep, expand, names, read_sweep
@@ -126,8 +126,4 @@ def _train_all(sweep: Sweep, runs: list[Run], stage: str | None, out: Path, laun
 
 def _state(folder: Path) -> str:
     """done, diverged, begun or -."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except FileNotFoundError:
-        return "begun" if (folder / "config.yaml").exists() else "-"
-    return "diverged" if summary["diverged"] else "done"
+    return outcome(folder) or ("begun" if (folder / "config.yaml").exists() else "-")

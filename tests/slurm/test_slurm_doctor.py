@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import mpirun_command
-from tests.slurm.conftest import Cluster
+from tests.slurm.cluster import Cluster
 
 PROGRAM = (sys.executable, "-m", "hpcddl.cli", "doctor", "--json")
 

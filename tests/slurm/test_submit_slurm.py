@@ -3,75 +3,26 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from hpcddl import checkpoint
-from tests.slurm.conftest import Cluster, wait_until
+from hpcddl.submit.written import read_down
+from tests.conftest import Launch
+from tests.slurm.cluster import Cluster, wait_until
+from tests.slurm.submitting import (
+    Submit,
+    held,
+    on_path,
+    output,
+    processes,
+    stand_in,
+    state,
+    wait_until_idle,
+)
 from tests.synthetic import write_recipe, write_shards
-
-Submit = Callable[..., str]
-BIN = Path(sys.executable).parent
-
-SITE = """\
-#SBATCH-TRAIN --ntasks-per-node=2 --gres=gpu:v100:2
-#SBATCH-REPORT --mem=500M
-launcher={launcher}
-local_disk={folder}/disk
-requeues={requeues}
-grace_seconds={grace}
-export OMP_NUM_THREADS=1
-PATH={path}:$PATH
-"""
-
-# In place of the ranks' `hpcddl`, for a long training: each rank shows that it is up, and waits for
-# the warning; started again, it ends the run. Launcher, signals and Slurm are the real ones.
-STAND_IN = """\
-#!/bin/bash
-rank=${OMPI_COMM_WORLD_RANK:-$SLURM_PROCID}
-out=$(sed -E 's/.*--out ([^ ]+).*/\\1/' <<<"$*")
-mkdir -p "$out"
-if [[ ${SLURM_RESTART_COUNT:-0} -gt 0 ]]; then
-    touch "$out/summary.json"
-    exit 0
-fi
-warned() {
-    touch "$out/warned-$rank"
-    ON_WARNING
-}
-trap warned USR2
-touch "$out/up-$rank"
-AT_FIRST
-for ((i = 0; i < 1000; i++)); do sleep 0.1; done
-"""
-
-
-@pytest.fixture
-def submit(cluster: Cluster, tmp_path: Path) -> Iterator[Submit]:
-    """`hpcddl submit` from a folder of its own, for a site with these settings; the job's id."""
-
-    def call(
-        *words: object,
-        launcher: str = "mpirun",
-        requeues: int = 3,
-        grace: int = 60,
-        path: object = BIN,
-    ) -> str:
-        site = SITE.format(
-            launcher=launcher, folder=tmp_path, requeues=requeues, grace=grace, path=path
-        )
-        (tmp_path / "site.sh").write_text(site)
-        program = (sys.executable, "-m", "hpcddl.cli", "submit", "--site", tmp_path / "site.sh")
-        done = cluster.run(*program, *words, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    yield call
-    cluster.run("scancel", "--user=root")  # what a failed test has left
-    wait_until_idle(cluster)
 
 
 @pytest.fixture
@@ -79,33 +30,11 @@ def recipe(tmp_path: Path) -> Path:
     return write_recipe(tmp_path / "r.yaml", write_shards(tmp_path / "shards"), "dpsgd")
 
 
-def wait_until_idle(cluster: Cluster) -> None:
-    wait_until(lambda: cluster.run("squeue", "-h").stdout == "", seconds=120)
-
-
 def shown(cluster: Cluster, folder: Path) -> list[list[str]]:
     """The rows of `hpcddl jobs`."""
     done = cluster.run(sys.executable, "-m", "hpcddl.cli", "jobs", cwd=folder)
     assert done.returncode == 0, done.stderr
     return [re.split(r"  +", line) for line in done.stdout.splitlines()[1:]]
-
-
-def state(cluster: Cluster, job: str, field: str = "JobState") -> str:
-    text = cluster.run("scontrol", "show", "job", job).stdout
-    return re.search(rf"\b{field}=(\S+)", text)[1]  # type: ignore[index]
-
-
-def output(folder: Path) -> str:
-    return "".join(path.read_text() for path in sorted(folder.glob("slurm/*.out")))
-
-
-def stand_in(folder: Path, on_warning: str = ":", at_first: str = ":") -> str:
-    """A PATH with the stand-in for `hpcddl` on it."""
-    text = STAND_IN.replace("ON_WARNING", on_warning).replace("AT_FIRST", at_first)
-    (folder / "bin").mkdir()
-    (folder / "bin" / "hpcddl").write_text(text)
-    (folder / "bin" / "hpcddl").chmod(0o755)
-    return f"{folder}/bin:{BIN}"
 
 
 def skip_without_pmix(cluster: Cluster, launcher: str) -> None:
@@ -117,9 +46,17 @@ def skip_without_pmix(cluster: Cluster, launcher: str) -> None:
 
 @pytest.mark.parametrize("launcher", ["mpirun", "srun"])
 def test_a_recipe_trains_on_two_nodes(
-    launcher: str, cluster: Cluster, submit: Submit, recipe: Path, tmp_path: Path
+    launcher: str,
+    cluster: Cluster,
+    submit: Submit,
+    recipe: Path,
+    tmp_path: Path,
+    hpcddl: Launch,
 ) -> None:
-    """Two ranks on each node, data from the node's disk; the end is shown after the job is gone."""
+    """Two ranks on each node, data from the node's disk; the end is shown after the job is gone.
+
+    DPSGD's weights are those of four ranks on one node.
+    """
     skip_without_pmix(cluster, launcher)
     (tmp_path / "disk").mkdir()
     job = submit("--stage", "site", recipe, launcher=launcher)
@@ -132,12 +69,20 @@ def test_a_recipe_trains_on_two_nodes(
     [row] = shown(cluster, tmp_path)
     assert row[:5] == [job, "r", "ended", "runs/r", "3.00/3"]
     assert row[6:] == ["done", f"slurm/r-{job}.out"]
+    if launcher == "mpirun":
+        assert hpcddl("train", recipe, "--out", tmp_path / "one", ranks=4).returncode == 0
+        runs = (tmp_path / "runs/r", tmp_path / "one")
+        two, one = (json.loads((run / "summary.json").read_text()) for run in runs)
+        assert two["weights_sha256"] == one["weights_sha256"]
 
 
 def test_a_sweep_is_an_array(
     cluster: Cluster, submit: Submit, recipe: Path, tmp_path: Path
 ) -> None:
-    """Each task trains its run; one that fails takes no other with it, and its state is shown."""
+    """Each task trains its run; one that fails takes no other with it, and their states are shown.
+
+    One that is warned comes back under its number, and alone.
+    """
     sweep = {
         "description": "d",
         "recipe": str(recipe),
@@ -145,12 +90,25 @@ def test_a_sweep_is_an_array(
         "axes": [{"SSGD": {"strategy": "ssgd"}, "bad": {"data.path": "nowhere"}}, {"seed": [1]}],
     }
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(sweep))
-    job = submit("s.yaml", "epochs=2")
-    wait_until(lambda: [row[2] for row in shown(cluster, tmp_path)][:1] == ["RUNNING"])
+    job = submit("s.yaml", path=held(tmp_path))
+    wait_until((tmp_path / "held-1").exists)
+    wait_until(lambda: state(cluster, f"{job}_1") == "FAILED")
+    running, failed = shown(cluster, tmp_path)
+    assert running[:5] == [f"{job}_0", "s", "RUNNING", "runs/s/SSGD_seed=1", "1.00/3"]
+    assert re.fullmatch(r"\d+m\d\ds", running[6])
+    assert failed[:4] == [f"{job}_1", "s", "ended", "runs/s/bad_seed=1"]
+    assert cluster.run("scancel", "--batch", "--signal=USR2", f"{job}_0").returncode == 0
+    wait_until(lambda: "requeued, restart 1" in output(tmp_path))
+    (tmp_path / "hold").unlink()
     wait_until_idle(cluster)
-    assert (tmp_path / "runs/s/SSGD_seed=1/summary.json").exists()
-    assert state(cluster, f"{job}_1") == "FAILED"
-    assert "nowhere" in output(tmp_path)
+    printed = output(tmp_path)
+    assert re.search(r"resumed after \d+ updates", printed), printed
+    assert "nowhere" in printed
+    assert (state(cluster, f"{job}_0"), state(cluster, f"{job}_0", "Restarts")) == (
+        "COMPLETED",
+        "1",
+    )
+    assert (state(cluster, f"{job}_1"), state(cluster, f"{job}_1", "Restarts")) == ("FAILED", "0")
     rows = shown(cluster, tmp_path)
     assert [row[:4] + row[6:7] for row in rows] == [
         [f"{job}_0", "s", "ended", "runs/s/SSGD_seed=1", "done"],
@@ -162,11 +120,14 @@ def test_what_waits_for_a_failed_packing_is_taken_away(
     cluster: Cluster, submit: Submit, recipe: Path, tmp_path: Path
 ) -> None:
     """One task of the array fails: neither the merge nor the training after it starts or stays."""
-    merge = submit("--array", 2, "prep", "--", "--data", "x", "--ali", "x", "--out", "set")
-    train = submit("--after", merge, "--report", recipe)
+    path = on_path(tmp_path, '#!/bin/bash\necho "$@"; [[ $* != *"--job 2/2"* ]]\n')
+    words = ("prep", "--", "--data", "x", "--ali", "x", "--out", "set")
+    merge = submit("--array", 2, *words, path=path)
+    submit("--after", merge, "--report", recipe)
     wait_until_idle(cluster)
-    assert {state(cluster, job) for job in (merge, train)} == {"CANCELLED"}
-    assert not (tmp_path / "set").exists()
+    pack, *waiting = (line.job for line in read_down(tmp_path))
+    assert [state(cluster, f"{pack}_{task}") for task in (1, 2)] == ["COMPLETED", "FAILED"]
+    assert [state(cluster, job) for job in waiting] == 3 * ["CANCELLED"]
     assert not (tmp_path / "runs").exists()
     assert [path.name.partition("-")[0] for path in (tmp_path / "slurm").glob("*.out")] == [
         "prep",
@@ -198,16 +159,15 @@ def test_a_warned_job_stops_and_goes_on(
     assert (tmp_path / "runs/r/summary.json").exists()
 
 
-def test_the_time_limit_warns(
+def test_ranks_that_do_not_listen_yet_die_of_the_warning(
     cluster: Cluster, submit: Submit, recipe: Path, tmp_path: Path
 ) -> None:
-    """Even before the ranks listen, which then die of it: Slurm may warn a minute early."""
-    # A minute is the least limit that Slurm takes.
-    options = ("--sbatch=--time=1", "--sbatch=--signal=B:USR2@30")
-    job = submit(*options, recipe, path=stand_in(tmp_path, "exit 75"))
+    """While they are imported: Slurm may warn a minute early. The job starts again."""
+    job = submit(recipe, path=stand_in(tmp_path, at_first="trap - USR2"))
+    warn(cluster, job, tmp_path)
     wait_until_idle(cluster)
     printed = output(tmp_path)
-    assert "warned by Slurm: the ranks are told to stop with a checkpoint" in printed
+    assert re.search(r"ended with status \d+ when it was warned; requeued", printed), printed
     assert (state(cluster, job), state(cluster, job, "Restarts")) == ("COMPLETED", "1"), printed
 
 
@@ -245,16 +205,21 @@ def test_the_launchers_word_alone_is_no_success(
 def test_a_cancelled_run_goes_on_when_submitted_again(
     cluster: Cluster, submit: Submit, recipe: Path, tmp_path: Path
 ) -> None:
-    """scancel is final for the job, and leaves the newest whole checkpoint to the next."""
+    """scancel is final for the job, and leaves the newest whole checkpoint to the next.
+
+    That is one of the update at hand where the ranks had the time after SIGTERM.
+    """
     run = tmp_path / "runs" / "r"
-    job = submit(recipe, "epochs=5000")
-    wait_until(lambda: len(list(run.glob("checkpoints/epoch-*"))) >= 2)
+    job = submit(recipe, path=held(tmp_path))
+    wait_until(lambda: len(list(tmp_path.glob("held-*"))) == 4)
     assert cluster.run("scancel", job).returncode == 0
     wait_until_idle(cluster)
     assert state(cluster, job) == "CANCELLED"
+    wait_until(lambda: not list(processes(job)))
     left = checkpoint.newest(run)
     assert left is not None
-    submit(recipe, f"epochs={left.position.epoch + 1}")
+    (tmp_path / "hold").unlink()
+    submit(recipe)
     wait_until_idle(cluster)
     assert f"resumed after {left.position.steps} updates" in output(tmp_path)
-    assert json.loads((run / "summary.json").read_text())["epoch"] == left.position.epoch + 1
+    assert json.loads((run / "summary.json").read_text())["epoch"] == 3

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.submit.array import as_text, tasks_of
+from hpcddl.ranges import ranges
+from hpcddl.submit.array import tasks_of
 from hpcddl.submit.job import Job, sbatch_words
 from hpcddl.submit.site import sbatch_options
 from tests.conftest import ROOT
@@ -41,7 +42,7 @@ def test_command_lines(name: str, command) -> None:
         ("swb300.dpgsd", "recipe 'swb300.dpgsd': must be a YAML file or one of"),
         ("swb300.dpsgd epoch=3", "epoch"),
         ("--nodes 3 swb300.dpsgd", "global_batch=2048: must be a multiple of the 24 learners"),
-        ("--nodes 0 swb300.dpsgd", "--nodes"),
+        ("--nodes 0 swb300.dpsgd", "--nodes: 0, allowed: at least 1"),
         ("--site nowhere mini.ssgd", "--site nowhere: must be a file"),
         ("--array 3 mini.ssgd", "--array 3: only for prep and sweeps"),
         ("--array 0-30 mini.table4", "--array 0-30: must be such as"),
@@ -94,4 +95,4 @@ def test_a_site_asks_by_kind_of_job() -> None:
 
 @pytest.mark.parametrize("tasks", [[0], [0, 1], [0, 1, 2, 5], [1, 3, 4, 5, 9]])
 def test_arrays_are_written_as_they_are_read(tasks: list[int]) -> None:
-    assert tasks_of(as_text(tasks), 10) == tasks
+    assert tasks_of(ranges(tasks), 10) == tasks
