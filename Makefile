@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint types clean
+.PHONY: help setup wheelhouse demo test test-slow lint types clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SCRIPTS := $(wildcard jobs/*.sh jobs/*.sbatch jobs/sites/*.sh .ci/run)
@@ -20,6 +20,9 @@ help: ## this list
 
 setup: ## set up .venv: packages, MPI, Horovod; resumes, and rebuilds what no longer fits
 	@bash jobs/install.sh
+
+wheelhouse: setup ## wheels of all of it in wheelhouse/, to install where there is no internet
+	@bash jobs/wheelhouse.sh
 
 demo: setup ## the main job on a generated corpus: pack it, train with SSGD and DPSGD, compare
 	@bash jobs/demo.sh $(ARGS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from hpcddl import resume
 from hpcddl.checkpoint import Checkpoint
 from hpcddl.config import Config
+from hpcddl.setting import describe_setting
 from hpcddl.strategies.base import Strategy
 
 
@@ -17,11 +18,15 @@ def announce(
     resumed: Checkpoint | None,
     contiguous: bool,
 ) -> None:
-    """Rank 0 says what is about to be trained, how, and where it goes on. Prints."""
+    """Rank 0 says what is about to be trained, on what, how, and where it goes on. Collective."""
     world = strategy.world
+    setting = describe_setting(world)
+    if world.rank:
+        return
     parameters = strategy.weights.size
     here = f"{world.node.size} of them on this node"
     print(f"run {folder}: {' '.join(map(shlex.quote, sys.argv[1:]))}")
+    print(*setting, sep="\n")
     print(f"{world.size} learners, {here}, on {world.device.type}; {strategy.describe()}")
     if config.clip_norm:
         print(f"gradients clipped to norm {config.clip_norm:g}")

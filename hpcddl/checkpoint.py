@@ -1,9 +1,11 @@
 """Every learner's state on disk: all of it or none, checked when it is read.
 
 RUN/checkpoints/epoch-0003/ (or step-00001200/) holds `learner-00000.pt` ... and, written last,
-`manifest.json` with their SHA-256. The folder is made under a hidden name and renamed when whole.
+`manifest.json` with their SHA-256 and its own. The folder is made under a hidden name and renamed
+when whole.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +21,11 @@ from hpcddl.errors import UserError
 from hpcddl.files import sha256, sync_folder, write_whole
 from hpcddl.world import World
 
-VERSION = 3
+VERSION = 4
+
+
+class Damaged(UserError):
+    """A checkpoint is not, or not all, as it was written."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,28 @@ class Checkpoint:
         """The state of learner `rank`, after its checksum.
 
         Raises:
-            UserError: missing or altered.
+            Damaged: missing or altered.
         """
-        path = self.folder / _learner_file(rank)
-        if not path.is_file():
-            raise UserError(f"{path}: missing")
-        if sha256(path) != self.files[path.name]:
-            raise UserError(f"{path}: altered: its SHA-256 is not the one in its manifest")
+        path = self.checked(rank)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
+
+    def checked(self, rank: int) -> Path:
+        """The file of learner `rank`, all of which has been read and is as it was written.
+
+        Raises:
+            Damaged: missing, unreadable or altered.
+        """
+        path = self.folder / _learner_file(rank)
+        try:
+            found = sha256(path)
+        except FileNotFoundError:
+            raise Damaged(f"{path}: missing") from None
+        except OSError as error:
+            raise Damaged(f"{path}: cannot be read: {error.strerror}") from None
+        if found != self.files[path.name]:
+            raise Damaged(f"{path}: altered: its SHA-256 is not the one in its manifest")
+        return path
 
 
 class Due(Protocol):
@@ -68,8 +87,10 @@ class Due(Protocol):
     keep_epochs: tuple[int, ...]
 
 
-def is_due(position: Position, options: Due, epochs: int) -> bool:
+def is_due(position: Position, options: Due, epochs: int, steps_per_epoch: int) -> bool:
     """Whether a checkpoint belongs at `position` of a run of `epochs` epochs."""
+    if position.step == steps_per_epoch:
+        return False  # the evaluation comes first
     if position.step:
         return options.every_steps > 0 and position.steps % options.every_steps == 0
     return (
@@ -93,8 +114,8 @@ def save(
     Raises:
         UserError: a rank could not write; older checkpoints stay as they were.
     """
-    name = f"epoch-{position.epoch:04d}" if position.step == 0 else f"step-{position.steps:08d}"
-    folder, partial = run / "checkpoints" / name, run / "checkpoints" / f".{name}.partial"
+    folder = folder_of(run, position)
+    partial = folder.with_name(f".{folder.name}.partial")
 
     def prepare() -> None:
         if world.rank == 0:
@@ -119,7 +140,7 @@ def save(
             "log": log,
             "files": {_learner_file(rank): text for rank, text in enumerate(checksums)},
         }
-        write_whole(partial / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_manifest(partial, manifest)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
         sync_folder(folder.parent)
@@ -136,14 +157,30 @@ def save(
         raise
 
 
+def folder_of(run: Path, position: Position) -> Path:
+    """Where the checkpoint at `position` lies."""
+    name = f"epoch-{position.epoch:04d}" if position.step == 0 else f"step-{position.steps:08d}"
+    return run / "checkpoints" / name
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes `manifest`, with the SHA-256 of what it says, whole or not at all."""
+    content = {**manifest, "sha256": _digest(manifest)}
+    write_whole(folder / "manifest.json", json.dumps(content, indent=1).encode())
+
+
 def newest(run: Path) -> Checkpoint | None:
-    """The whole checkpoint that is furthest on, or None.
+    """The whole checkpoint that is furthest on, or None; its learners' files are not read.
 
     Raises:
         UserError: a manifest cannot be read.
     """
-    found = [read(folder) for folder in _folders(run)]
-    return max(found, key=lambda c: (c.position.epoch, c.position.step), default=None)
+    return max(map(read, folders(run)), key=progress, default=None)
+
+
+def progress(checkpoint: Checkpoint) -> tuple[int, int]:
+    """What grows from each checkpoint of a run to the next."""
+    return checkpoint.position.epoch, checkpoint.position.step
 
 
 def at_epoch(run: Path, epoch: int) -> Checkpoint:
@@ -154,7 +191,7 @@ def at_epoch(run: Path, epoch: int) -> Checkpoint:
     """
     folder = run / "checkpoints" / f"epoch-{epoch:04d}"
     if not folder.is_dir():
-        kept = [str(int(f.name[6:])) for f in _folders(run) if f.name.startswith("epoch-")]
+        kept = [str(int(f.name[6:])) for f in folders(run) if f.name.startswith("epoch-")]
         raise UserError(f"{run}: no checkpoint of epoch {epoch}; kept: {', '.join(kept) or 'none'}")
     return read(folder)
 
@@ -163,11 +200,15 @@ def read(folder: Path) -> Checkpoint:
     """The manifest of one checkpoint.
 
     Raises:
-        UserError: missing, garbled, or of another version.
+        Damaged: missing, garbled or altered.
+        UserError: of another version.
     """
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
+        stated = manifest.pop("sha256", None)  # earlier versions had none
+        if stated != _digest(manifest) and (stated or manifest["version"] == VERSION):
+            raise Damaged(f"{path}: altered: its SHA-256 is not the one in it")
         if manifest["version"] != VERSION:
             raise UserError(f"{path}: version {manifest['version']}; this hpcddl reads {VERSION}")
         return Checkpoint(
@@ -177,8 +218,12 @@ def read(folder: Path) -> Checkpoint:
             manifest["log"],
             manifest["files"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a checkpoint's manifest: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{path}: not a checkpoint's manifest: {error}") from None
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def consensus_state(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -188,7 +233,7 @@ def consensus_state(checkpoint: Checkpoint) -> dict[str, Any]:
     float64; in memory are the sums and two learners' states.
 
     Raises:
-        UserError: a learner's file is missing or altered.
+        Damaged: a learner's file is missing or altered.
     """
     mean = _shared_state(checkpoint, 0)
     sums = [tensor.to(torch.float64, copy=True) for tensor in _float_tensors(mean)]
@@ -217,36 +262,26 @@ def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
             yield from _float_tensors(branch)
 
 
-def parse_reference(text: str) -> tuple[Path, int]:
-    """RUN@EPOCH as (folder, epoch).
-
-    Raises:
-        UserError: not of that form.
-    """
-    run, at, epoch = text.rpartition("@")
-    if not at or not run or not epoch.isdigit():
-        raise UserError(f"init_from={text!r}: must be RUN@EPOCH, such as runs/ssgd@16")
-    return Path(run), int(epoch)
-
-
 def _named(folder: Path, work: Any) -> Any:
     """A failing disk is the user's to mend, and names the checkpoint that was not written."""
     try:
         return work()
-    except OSError as error:
-        raise UserError(f"checkpoint {folder}: not written: {error.strerror or error}") from None
+    except (OSError, RuntimeError) as error:
+        # torch.save raises one of its own over the disk's.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise UserError(f"checkpoint {folder}: not written: {cause.strerror or cause}") from None
 
 
 def _prune(run: Path, keep_last: int, keep_epochs: set[int]) -> None:
-    checkpoints = sorted(
-        map(read, _folders(run)), key=lambda c: (c.position.epoch, c.position.step)
-    )
-    for checkpoint in checkpoints[:-keep_last]:
+    for checkpoint in sorted(map(read, folders(run)), key=progress)[:-keep_last]:
         if checkpoint.position.step or checkpoint.position.epoch not in keep_epochs:
             shutil.rmtree(checkpoint.folder)
 
 
-def _folders(run: Path) -> list[Path]:
+def folders(run: Path) -> list[Path]:
+    """Of all checkpoints of a run, whole or damaged since."""
     paths = (run / "checkpoints").glob("*")
     return sorted(p for p in paths if re.fullmatch(r"epoch-\d{4,}|step-\d{8,}", p.name))
 

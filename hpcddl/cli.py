@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from hpcddl.errors import UserError
-from hpcddl.launcher import wait_politely
+from hpcddl.launcher import promised_rank, wait_politely
 
 # words -> (module with add_arguments and run, one line for --help)
 COMMANDS = {
+    "doctor": ("hpcddl.doctor.command", "what is installed and how it fits; what mends it"),
     "train": ("hpcddl.launch", "train a network on all ranks of the launcher"),
     "evaluate": ("data_prep.kaldi.posteriors", "held-out loss, or Kaldi posteriors, of a run"),
     "export": ("hpcddl.export", "the network of a run as safetensors, or as a torch program"),
     "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
     "models": ("hpcddl.models.show", "list the networks with their sizes, or show one in full"),
     "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
+    "submit": ("hpcddl.submit.command", "submit a recipe, a sweep, prep or report to Slurm"),
+    "jobs": ("hpcddl.submit.jobs_command", "the submitted jobs: state, progress, output"),
     "tune": ("hpcddl.tune.command", "search a recipe's best rate, noise or other number"),
     "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
     "report": ("hpcddl.report.command", "one page of several runs, to read and to print"),
@@ -126,7 +129,7 @@ def _rank(error: UserError) -> int:
     """The rank that reports `error`; before MPI has started, the launcher's word for it."""
     if error.rank is not None:
         return error.rank
-    return int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMIX_RANK", "0")))
+    return promised_rank(os.environ)
 
 
 if __name__ == "__main__":

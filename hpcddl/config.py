@@ -55,6 +55,7 @@ class Checkpointing(Strict):
 
     every_epochs: Count = 1
     every_steps: CountOrNone = 0  # also within an epoch; 0: only at its end
+    every_minutes: Annotated[float, Field(ge=0)] = 30.0  # also since the last one; 0: never
     keep_last: Count = 2
     keep_epochs: tuple[int, ...] = ()
 

@@ -1,4 +1,6 @@
-"""The one kind of error that is the user's to mend."""
+"""The one kind of error that is the user's to mend, and warnings of what a run survives."""
+
+import sys
 
 
 class UserError(Exception):
@@ -8,3 +10,8 @@ class UserError(Exception):
     """
 
     rank: int | None = None  # set where every rank of a job raises the same error
+
+
+def warn(text: str) -> None:
+    """One line on the standard error; on several ranks the caller lets one of them say it."""
+    print(f"hpcddl: warning: {text}", file=sys.stderr, flush=True)

@@ -1,5 +1,7 @@
 """Loss and error of the model on a data set, exact over all ranks."""
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from hpcddl import hidden_state
 from hpcddl.data import Dataset
 from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
+from hpcddl.stopping import Interrupted
 from hpcddl.world import World
 
 
@@ -49,6 +52,7 @@ def evaluate(
     prior: Tensor,
     world: World,
     top5: bool = False,
+    told_to_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Every sample of `dataset` once, shared out over the ranks; sums in float64. Collective.
 
@@ -59,6 +63,10 @@ def evaluate(
         loader: of `dataset`.
         prior: (C,) log class frequencies of the training set.
         top5: whether to count labels among the five highest scores too, of more than 5 classes.
+        told_to_stop: asked before each batch.
+
+    Raises:
+        Interrupted: a rank was told to stop; the others have finished their share.
     """
     was_training = model.training
     model.eval()
@@ -68,8 +76,11 @@ def evaluate(
     top5 = top5 and len(prior) > 5
     sums = torch.zeros(6, dtype=torch.float64, device=weights.device)
     mine = dataset.in_order(rank=world.rank, ranks=world.size, batch=batch)
-    with hidden_state.aside(model, dataset.contiguous):
-        for features, window_labels in loader.batches(mine):
+    stopped = False
+    with hidden_state.aside(model, dataset.contiguous), closing(loader.batches(mine)) as batches:
+        for features, window_labels in batches:
+            if stopped := told_to_stop():
+                break
             scores = model(network_input(features, weights.dtype)).flatten(0, -2)
             labels = window_labels.flatten()
             sums += torch.stack(
@@ -83,9 +94,11 @@ def evaluate(
                 ]
             )
     model.train(was_training)
-    total = sums.cpu().numpy()
+    total = np.append(sums.cpu().numpy(), stopped)
     world.comm.Allreduce(MPI.IN_PLACE, total, MPI.SUM)
-    loss, right, prior_loss, prior_right, among_five, count = total.tolist()
+    loss, right, prior_loss, prior_right, among_five, count, interrupted = total.tolist()
+    if interrupted:
+        raise Interrupted
     return Evaluation(
         *(loss / count, right / count, prior_loss / count, prior_right / count, int(count)),
         perplexity=_perplexity(loss / count) if dataset.contiguous else None,

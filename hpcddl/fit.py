@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from hpcddl import checkpoint, hidden_state, resume
+from hpcddl import hidden_state, intact, resume
+from hpcddl.agreement import agreeing
 from hpcddl.analysis.overall import OverallLoss
 from hpcddl.announce import announce
 from hpcddl.batch_norm import BATCH_NORM
@@ -18,12 +19,15 @@ from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.staging import stage
 from hpcddl.diagnostics import Diagnostics
 from hpcddl.emulate import emulated
-from hpcddl.errors import UserError
+from hpcddl.errors import UserError, warn
 from hpcddl.forward import forward
 from hpcddl.learner import learner, switching
 from hpcddl.metrics import Metrics
 from hpcddl.options import Choice
+from hpcddl.run_lock import RunLock, reaches_all_nodes
+from hpcddl.saver import Saver
 from hpcddl.schedules import SCHEDULES, Schedule
+from hpcddl.stopping import Interrupted, Notice
 from hpcddl.strategies.base import Strategy
 from hpcddl.summary import write_summary
 from hpcddl.train import train
@@ -34,6 +38,7 @@ def fit(
     config: Config,
     world: World,
     folder: Path,
+    notice: Notice,
     *,
     began: float,
     go_on: bool = False,
@@ -45,22 +50,45 @@ def fit(
     Collective. A run that has ended before is left as it is.
 
     Args:
+        notice: whether this rank has been told to stop.
         began: when the process started, in seconds since the epoch.
         go_on: from the newest checkpoint, if there is one.
         node_folder: where the data is copied to first, on every node's own disk.
         saved: called after each checkpoint, on all ranks.
 
     Raises:
-        UserError: what the recipe asks for cannot be done here.
+        UserError: what the recipe asks for cannot be done here; another job trains in `folder`.
+        Stopped: the run was told to stop, and has.
     """
     if config.network.emulate:
         emulation, real = config.network.emulate, world
         world = world.together(lambda: emulated(real, emulation))
-    resumed = world.together(lambda: resume.find(folder, config, go_on))
-    if world.together(lambda: resume.has_ended(folder, config)):
+    begun, ended = world.on_rank_zero(lambda: _found(folder, config, go_on))
+    if ended:
         if world.rank == 0:
             print(f"run {folder} has finished: {folder}/summary.json; to go on, raise epochs")
         return
+    with closing(RunLock(folder)) as lock:
+        search = intact.Search(None, {})
+        if begun:
+            world.on_rank_zero(lock.take)
+            search = resume.find(folder, config, world)
+        _fit(config, world, folder, notice, lock, search, began, node_folder, saved)
+
+
+def _fit(
+    config: Config,
+    world: World,
+    folder: Path,
+    notice: Notice,
+    lock: RunLock,
+    search: intact.Search,
+    began: float,
+    node_folder: Path | None,
+    saved: Callable[[], None],
+) -> None:
+    """`fit`, from what was found in `folder`, which is locked unless it is new."""
+    resumed = search.found
     data = _staged(config.data, node_folder, world) if node_folder else config.data
     train_set, heldout = world.together(lambda: data.build(DATASETS))
     augment = world.together(lambda: config.augment.build(AUGMENTATIONS, train_set.shape))
@@ -91,9 +119,10 @@ def fit(
         lambda: _diagnostics(config, strategy, network, train_set, heldout, local_batch)
     )
     restarts = resume.restarts(resumed, world)
-    world.together(lambda: _make_folder(folder, config, world))
-    if world.rank == 0:
-        announce(config, strategy, folder, resumed, train_set.contiguous)
+    world.on_rank_zero(lambda: _make_folder(folder, config, lock, search))
+    if not reaches_all_nodes(lock.path, world) and world.rank == 0:
+        warn(f"--out {folder}: a job on another node would not be refused: locks do not reach it")
+    announce(config, strategy, folder, resumed, train_set.contiguous)
     metrics = Metrics(
         folder,
         world,
@@ -106,34 +135,44 @@ def fit(
         state=resumed.log if resumed else None,
     )
 
-    def save_if_due(position: Position) -> None:
-        if checkpoint.is_due(position, config.checkpoint, config.epochs):
-            state = resume.learner_state(strategy)
-            log = {**metrics.state_dict(), "restarts": restarts}
-            keep = config.checkpoint.keep_last, config.checkpoint.keep_epochs
-            checkpoint.save(folder, world, position, state, log, *keep)
-            saved()
-
-    with closing(metrics):
-        result = train(
-            network,
+    with closing(metrics), agreeing(world.comm) as agreement:
+        saver = Saver(
+            folder,
             strategy,
-            schedule,
-            train_set,
-            heldout,
-            world,
             metrics,
-            save_if_due,
-            start=start,
+            agreement,
+            notice,
+            lock,
+            config.checkpoint,
             epochs=config.epochs,
-            local_batch=local_batch,
-            accumulate=config.accumulate,
-            seed=config.seed,
-            augment=augment,
-            prefetch=config.prefetch,
-            statistics=statistics,
-            diagnostics=diagnostics,
+            steps_per_epoch=steps,
+            restarts=restarts,
+            resumed=resumed.position if resumed else None,
+            saved=saved,
         )
+        try:
+            result = train(
+                network,
+                strategy,
+                schedule,
+                train_set,
+                heldout,
+                world,
+                metrics,
+                saver,
+                start=start,
+                epochs=config.epochs,
+                local_batch=local_batch,
+                accumulate=config.accumulate,
+                seed=config.seed,
+                augment=augment,
+                prefetch=config.prefetch,
+                statistics=statistics,
+                diagnostics=diagnostics,
+                told_to_stop=notice.given,
+            )
+        except Interrupted:
+            saver.stop()
         write_summary(
             folder,
             strategy,
@@ -152,11 +191,20 @@ def _staged(data: Choice, folder: Path, world: World) -> Choice:
     return Choice(data.name, {**data.options, "path": str(path)})
 
 
-def _make_folder(folder: Path, config: Config, world: World) -> None:
-    if world.rank:
-        return
+def _found(folder: Path, config: Config, go_on: bool) -> tuple[bool, bool]:
+    """Whether there is a run in `folder`, and whether it has ended."""
+    begun = resume.check(folder, config, go_on)
+    return begun, begun and resume.has_ended(folder, config)
+
+
+def _make_folder(folder: Path, config: Config, lock: RunLock, search: intact.Search) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        begun = lock.taken
+        lock.take()
+        if not begun:
+            resume.check(folder, config, go_on=False)  # another job may have been faster
+        intact.tidy(folder, search.faults)
         save_config(config, folder / "config.yaml")
         # Of fewer epochs: where there is a summary, the run has ended by itself.
         (folder / "summary.json").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from hpcddl.data.staging import folder_argument
 from hpcddl.errors import UserError
 from hpcddl.fit import fit
 from hpcddl.smoke import smoke
+from hpcddl.stopping import STATUS, Stopped, noticing
 from hpcddl.world import World
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint, if there is one, on as many ranks or on others",
+        help="go on from the newest whole checkpoint, if there is one, on as many ranks or others",
     )
     parser.add_argument(
         "--stage",
@@ -42,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the run ended by itself, diverged or not; 1 after a smoke that did not."""
+    """Exit status 0 when the run ended by itself, diverged or not; 1 after a smoke that did not.
+
+    75 when SIGUSR2 or SIGTERM has stopped it, with a checkpoint.
+    """
     began = time.time()
     a = arguments
     world = World.create()
@@ -53,7 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
             own_batch = any(word.startswith("global_batch=") for word in a.overrides)
             return smoke(a.recipe, config, world, began, own_batch)
         folder = a.out or default_folder(a.recipe)
-        fit(config, world, folder, began=began, go_on=a.resume, node_folder=a.stage)
+        try:
+            with noticing() as notice:
+                fit(config, world, folder, notice, began=began, go_on=a.resume, node_folder=a.stage)
+        except Stopped:
+            return STATUS
     return 0
 
 

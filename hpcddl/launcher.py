@@ -20,6 +20,14 @@ def promised_size(environment: Mapping[str, str]) -> int | None:
     return None
 
 
+def promised_rank(environment: Mapping[str, str]) -> int:
+    """This process's number among those that the launcher started; 0 when it does not say."""
+    for variable in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK", "PMI_RANK"):
+        if variable in environment:
+            return int(environment[variable])
+    return int(environment.get("SLURM_PROCID", "0")) if "SLURM_STEP_ID" in environment else 0
+
+
 def wait_politely(environment: MutableMapping[str, str]) -> None:
     """Before MPI starts: where cores are scarce, Open MPI shall not spin while it waits.
 

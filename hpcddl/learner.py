@@ -1,5 +1,7 @@
 """One learner of a run: its network, its optimizer and its strategy."""
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
@@ -79,6 +81,18 @@ def learner(
     return model, strategy
 
 
+def parse_reference(text: str) -> tuple[Path, int]:
+    """RUN@EPOCH as (folder, epoch).
+
+    Raises:
+        UserError: not of that form.
+    """
+    run, at, epoch = text.rpartition("@")
+    if not at or not run or not epoch.isdigit():
+        raise UserError(f"init_from={text!r}: must be RUN@EPOCH, such as runs/ssgd@16")
+    return Path(run), int(epoch)
+
+
 def _network(config: Config, train_set: Dataset) -> nn.Module:
     model: nn.Module = config.model.build(MODELS, train_set.shape, train_set.classes)
     takes_words = any(isinstance(module, nn.Embedding) for module in model.modules())
@@ -94,7 +108,7 @@ def _start_from(model: nn.Module, reference: str, world: World) -> None:
     """Loads the consensus of another run on rank 0, from where every learner will get it."""
     if world.rank:
         return
-    state = checkpoint.consensus_state(checkpoint.at_epoch(*checkpoint.parse_reference(reference)))
+    state = checkpoint.consensus_state(checkpoint.at_epoch(*parse_reference(reference)))
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:

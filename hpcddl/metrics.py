@@ -20,7 +20,14 @@ from hpcddl.loss_scale import LossScale
 from hpcddl.strategies.base import Traffic
 from hpcddl.world import World
 
-_START = {"seconds": {}, "rounds": 0, "bytes_sent": 0.0, "file_bytes": 0, "heldout": []}
+_START = {
+    "seconds": {},
+    "rounds": 0,
+    "bytes_sent": 0.0,
+    "file_bytes": 0,
+    "heldout": [],
+    "last": (0, 0, 0.0),
+}
 
 
 class Stopwatch:
@@ -72,7 +79,7 @@ class Metrics:
         self._global_batch = global_batch
         self._loss_scale = loss_scale
         self._losses: list[torch.Tensor] = []
-        self._last = (0, 0, 0.0)  # epoch, step and rate of the newest loss
+        self._last = tuple(before["last"])  # epoch, step and rate of the newest loss
         self._file: TextIO | None = None
         if world.rank == 0:
             path = run / "metrics.jsonl"
@@ -159,6 +166,7 @@ class Metrics:
             "bytes_sent": self.totals()["bytes_sent"],
             "file_bytes": self._file.tell() if self._file else 0,
             "heldout": self.heldout,
+            "last": self._last,
         }
 
     def close(self) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from mpi4py.util import pkl5
 
-from hpcddl import checkpoint, hidden_state
+from hpcddl import checkpoint, hidden_state, intact, run_lock
 from hpcddl.checkpoint import Checkpoint
 from hpcddl.config import Config, load_config
-from hpcddl.errors import UserError
+from hpcddl.errors import UserError, warn
 from hpcddl.schedules import SCHEDULES, Schedule, agree_until
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
+from hpcddl.world import AgreedError, World
 
 # A resumed run may be lengthened, watched differently and computed by other kernels, to rounding;
 # all else would make another run of it.
@@ -33,17 +33,18 @@ MAY_CHANGE = {
 }
 
 
-def find(folder: Path, config: Config, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from, None for a fresh start.
+def check(folder: Path, config: Config, go_on: bool) -> bool:
+    """Whether there is a run in `folder`, which is `config`'s.
 
     Raises:
-        UserError: the folder is in the way, its run was another than `config`, or is beyond it.
+        UserError: the folder is in the way, or its run was another than `config`.
     """
     if not (folder / "config.yaml").exists():
-        if folder.exists() and any(folder.iterdir()):
+        # A lock alone is what a job leaves that ends before its run begins.
+        if folder.exists() and any(path.name != run_lock.NAME for path in folder.iterdir()):
             raise UserError(f"--out {folder}: not empty and not a run; give another folder")
-        return None
-    if not resume:
+        return False
+    if not go_on:
         raise UserError(f"--out {folder}: holds a run; add --resume or give another folder")
     before = _config_before(folder).plain()
     for key, value in config.plain().items():
@@ -52,12 +53,26 @@ def find(folder: Path, config: Config, resume: bool) -> Checkpoint | None:
                 f"--resume: {key} was {before[key]} in {folder} and is {value} now; "
                 "only " + ", ".join(sorted(MAY_CHANGE)) + " may change"
             )
-    found = checkpoint.newest(folder)
-    if found and (found.position.epoch, found.position.step) > (config.epochs, 0):
-        raise UserError(
-            f"--resume: epochs={config.epochs}: {found.folder} is beyond them; raise epochs"
+    return True
+
+
+def find(folder: Path, config: Config, world: World) -> intact.Search:
+    """The newest whole checkpoint of the run in `folder`, None for a start; warns. Collective.
+
+    Raises:
+        AgreedError: all are damaged, or the run is beyond `config`.
+    """
+    search = intact.newest_intact(folder, world)
+    found = search.found
+    if found and checkpoint.progress(found) > (config.epochs, 0):
+        raise AgreedError(
+            f"--resume: epochs={config.epochs}: {found.folder} is beyond them; raise epochs",
+            world.rank,
         )
-    return found
+    if found and world.rank == 0:
+        for fault in search.faults.values():
+            warn(f"{fault}; going on from {found.folder.name}")
+    return search
 
 
 def has_ended(folder: Path, config: Config) -> bool:

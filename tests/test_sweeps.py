@@ -1,14 +1,18 @@
 """Sweeps: every combination once, each a run that its recipe accepts."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hpcddl.errors import UserError
 from hpcddl.sweeps import Sweep, expand, names, read_sweep
-from tests.conftest import Launch
+from tests.conftest import ROOT, Launch, environment
 from tests.synthetic import write_recipe, write_shards
+from tests.test_train import wait_for
 
 AXES = """description: d
 recipe: {recipe}
@@ -144,6 +148,23 @@ def test_all_goes_on_after_a_failure(sweep: Path, tmp_path: Path, hpcddl: Launch
     assert done.returncode == 1
     assert "failed: SSGD_seed=1" in done.stderr
     assert len(list(out.glob("*/summary.json"))) == 3
+
+
+def test_all_stops_with_the_run_that_is_told_to(sweep: Path, tmp_path: Path) -> None:
+    """SIGUSR2 is passed on to the launcher; a run that then ends with 75 ends the sweep so."""
+    launcher, began = tmp_path / "launcher.sh", tmp_path / "began"
+    launcher.write_text(f"trap 'exit 75' USR2; echo >> {began}; while :; do sleep 0.1; done")
+    words = ["sweep", sweep, "--all", "--launcher", f"bash {launcher}", "--out", tmp_path / "runs"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hpcddl.cli", *map(str, words)],
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for(began.exists)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(timeout=60) == 75
+    assert began.read_text() == "\n"
 
 
 def test_an_index_beyond_the_runs_is_refused(sweep: Path, command: Launch) -> None:

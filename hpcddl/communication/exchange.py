@@ -9,7 +9,6 @@ bit for bit equal. What it costs in passes over the weights: one copy into the s
 transfer, and per neighbour one read of both buffers and one update of the weights.
 """
 
-import ctypes
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from hpcddl.communication.topology import Matrix
 from hpcddl.flat import FlatWeights
+from hpcddl.mpi_library import cuda_aware
 from hpcddl.network import Network, Wait
 
 BLOCK = 1 << 18  # elements mixed at a time: the difference of two blocks stays in the cache
@@ -274,10 +274,3 @@ def ring_allreduce_bytes(vector: Tensor, n: int) -> int:
     MPI and Horovod do not say what they send; this is the least any algorithm can.
     """
     return round(2 * (n - 1) / n * vector.nbytes)
-
-
-def cuda_aware() -> bool:
-    """Whether the loaded MPI says that it takes device buffers (Open MPI's own extension)."""
-    with open("/proc/self/maps") as maps:
-        paths = {line.split()[-1] for line in maps if "/libmpi.so" in line}
-    return any(bool(getattr(ctypes.CDLL(path), "MPIX_Query_cuda_support", int)()) for path in paths)

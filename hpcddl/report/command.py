@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcddl.errors import UserError
+from hpcddl.errors import UserError, warn
 from hpcddl.files import write_whole
 from hpcddl.report import curves, sheets, time_bars
 from hpcddl.report.page import render
@@ -33,13 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what it took each run to get there, and the speed-up over a single learner",
     )
     parser.add_argument(
+        "--begun",
+        action="store_true",
+        help="leave out, with a warning, runs that have not begun, as of jobs that failed early",
+    )
+    parser.add_argument(
         "--out", type=Path, help="folder; default: report, in the folder that holds all runs"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the page last, so that it is there when all of it is."""
-    runs = [read_run(folder, unfinished=True) for folder in arguments.runs]
+    folders = _begun(arguments.runs) if arguments.begun else arguments.runs
+    runs = [read_run(folder, unfinished=True) for folder in folders]
     for name, count in Counter(names(runs)).items():
         if count > 1:
             raise UserError(f"run {name}: given twice")
@@ -48,6 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
     write_page(runs, target, out, time.time())
     print(f"{out / 'index.html'}")
     return 0
+
+
+def _begun(folders: Sequence[Path]) -> list[Path]:
+    """Those with a log.
+
+    Raises:
+        UserError: none has one.
+    """
+    begun = [folder for folder in folders if (folder / "metrics.jsonl").is_file()]
+    if not begun:
+        raise UserError("no run has begun")
+    for folder in folders:
+        if folder not in begun:
+            warn(f"run {folder}: has not begun; left out")
+    return begun
 
 
 def write_page(runs: Sequence[Run], target: Target | None, out: Path, now: float) -> None:

@@ -102,6 +102,15 @@ def read_run(folder: Path, *, unfinished: bool = False) -> Run:
     return run
 
 
+def outcome(folder: Path) -> str:
+    """How the run in `folder` has ended, done or diverged; "" where it has not."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except FileNotFoundError:
+        return ""
+    return "diverged" if summary["diverged"] else "done"
+
+
 def names(runs: Sequence[Run]) -> list[str]:
     """What tells the runs' folders apart: their paths from the folder that holds all."""
     parent = common_parent(runs)
@@ -141,7 +150,8 @@ def _so_far(run: Run) -> dict[str, Any]:
 
 def _learners(folder: Path) -> int | None:
     """Of the newest checkpoint, if there is one."""
-    manifests = list(folder.glob("checkpoints/[!.]*/manifest.json"))
+    # Not of those that are being written, nor of damaged ones, which are set aside.
+    manifests = [*folder.glob("checkpoints/[!.]*[0-9]/manifest.json")]
     if not manifests:
         return None
     newest = max(manifests, key=lambda path: path.stat().st_mtime_ns)

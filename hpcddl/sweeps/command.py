@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -11,7 +10,9 @@ from pathlib import Path
 
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
+from hpcddl.report.runs import outcome
 from hpcddl.start import parse_launcher, train_by
+from hpcddl.stopping import STATUS
 from hpcddl.sweeps import Run, Sweep, expand, names, read_sweep
 
 
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument("--run", type=int, metavar="I", help="train run I, counted from 0, here")
     action.add_argument("--all", action="store_true", help="train all, each by LAUNCHER")
     action.add_argument("--count", action="store_true", help="how many runs there are")
+    action.add_argument("--folder", type=int, metavar="I", help="the folder of run I")
+    add("--stage", metavar="DIR", help="see `hpcddl train`")
     add(
         "--launcher",
         help="what starts a run's ranks; {learners} in it becomes their number "
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0; 1 when a run of `--all` failed."""
+    """Exit status 0; 1 when a run of `--all` failed; 75 when one was stopped by a signal."""
     if arguments.sweep is None:
         width = max(map(len, names()), default=0)
         for name in names():
@@ -54,24 +57,39 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.count:
         print(len(runs))
         return 0
+    if arguments.folder is not None:
+        print(out / _nth(runs, "--folder", arguments.folder).name)
+        return 0
     if arguments.run is not None:
-        return _train(sweep, runs, arguments.run, out)
+        return _train(sweep, _nth(runs, "--run", arguments.run), arguments, out)
     launcher = arguments.launcher or "mpirun -np {learners}"
     if "{learners}" not in launcher and any(one.learners for one in runs):
         raise UserError(
             f"--launcher {launcher!r}: must have {{learners}} in it; an axis varies their number"
         )
     if arguments.all:
-        return _train_all(sweep, runs, out, launcher)
+        return _train_all(sweep, runs, arguments.stage, out, launcher)
     for index, one in enumerate(runs):
-        words = [*_launcher(launcher, sweep, one), "hpcddl", "train", *_words(sweep, one, out)]
+        words = [
+            *_launcher(launcher, sweep, one),
+            "hpcddl",
+            "train",
+            *_words(sweep, one, arguments.stage, out),
+        ]
         command = shlex.join(words)
         print(f"{index:3}  {_state(out / one.name):9}  {command}")
     return 0
 
 
-def _words(sweep: Sweep, run: Run, out: Path) -> list[str]:
-    return [sweep.recipe, *run.overrides, "--out", str(out / run.name), "--resume"]
+def _words(sweep: Sweep, run: Run, stage: str | None, out: Path) -> list[str]:
+    staged = ["--stage", stage] if stage is not None else []
+    return [sweep.recipe, *run.overrides, "--out", str(out / run.name), *staged, "--resume"]
+
+
+def _nth(runs: list[Run], option: str, index: int) -> Run:
+    if not 0 <= index < len(runs):
+        raise UserError(f"{option} {index}: must be 0 to {len(runs) - 1}")
+    return runs[index]
 
 
 def _launcher(text: str, sweep: Sweep, run: Run) -> list[str]:
@@ -79,26 +97,27 @@ def _launcher(text: str, sweep: Sweep, run: Run) -> list[str]:
     return parse_launcher(text.replace("{learners}", str(run.learners or sweep.learners)))
 
 
-def _train(sweep: Sweep, runs: list[Run], index: int, out: Path) -> int:
+def _train(sweep: Sweep, run: Run, arguments: argparse.Namespace, out: Path) -> int:
     # Imported here: a list must not wait for torch.
     from hpcddl.cli import main
 
-    if not 0 <= index < len(runs):
-        raise UserError(f"--run {index}: must be 0 to {len(runs) - 1}")
     started = promised_size(os.environ) or 1
-    if runs[index].learners not in (None, started):
+    if run.learners not in (None, started):
         raise UserError(
-            f"--run {index}: {runs[index].name} is a run of {runs[index].learners} learners, "
+            f"--run {arguments.run}: {run.name} is a run of {run.learners} learners, "
             f"not of the {started} that were started"
         )
-    return main(["train", *_words(sweep, runs[index], out)])
+    return main(["train", *_words(sweep, run, arguments.stage, out)])
 
 
-def _train_all(sweep: Sweep, runs: list[Run], out: Path, launcher: str) -> int:
+def _train_all(sweep: Sweep, runs: list[Run], stage: str | None, out: Path, launcher: str) -> int:
     failed = []
     for index, one in enumerate(runs):
         print(f"run {index} of {len(runs)}: {one.name}", flush=True)
-        if train_by(_launcher(launcher, sweep, one), _words(sweep, one, out)):
+        status = train_by(_launcher(launcher, sweep, one), _words(sweep, one, stage, out))
+        if status == STATUS:
+            return STATUS
+        if status:
             failed.append(one.name)
     if failed:
         print(f"failed: {' '.join(failed)}", file=sys.stderr)
@@ -107,8 +126,4 @@ def _train_all(sweep: Sweep, runs: list[Run], out: Path, launcher: str) -> int:
 
 def _state(folder: Path) -> str:
     """done, diverged, begun or -."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except FileNotFoundError:
-        return "begun" if (folder / "config.yaml").exists() else "-"
-    return "diverged" if summary["diverged"] else "done"
+    return outcome(folder) or ("begun" if (folder / "config.yaml").exists() else "-")

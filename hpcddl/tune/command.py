@@ -14,6 +14,7 @@ import mpi4py
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
 from hpcddl.start import parse_launcher
+from hpcddl.stopping import STATUS, Stopped
 
 _MEASURES = ("heldout_loss", "heldout_error")
 _MOST = 20
@@ -54,7 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the search has ended, 1 when a run failed or it was interrupted."""
+    """Exit status 0 when the search has ended, 1 when a run failed or it was interrupted.
+
+    75 when a signal has stopped the run under way.
+    """
     _check(arguments)
     # This process only starts others: MPI is theirs.
     mpi4py.rc.initialize = False
@@ -66,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     except RunFailed as failure:
         print(f"hpcddl tune: {failure}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as why:
         print("\nhpcddl tune: stopped; the same command goes on from here", file=sys.stderr)
-        return 1
+        return STATUS if isinstance(why, Stopped) else 1
     return 0
 
 

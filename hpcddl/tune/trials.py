@@ -14,6 +14,7 @@ from hpcddl import resume
 from hpcddl.config import load_config
 from hpcddl.errors import UserError
 from hpcddl.start import train_by
+from hpcddl.stopping import STATUS, Stopped
 from hpcddl.tune.searches import Point, labels_of, words_of
 
 
@@ -74,6 +75,7 @@ class Trainer:
         Raises:
             UserError: a folder is in the way, or holds a run with other settings.
             RunFailed: the run ended with another exit status than 0.
+            Stopped: the run was stopped by a signal, with a checkpoint.
         """
         return Trial(point, tuple(self._train(point, seed) for seed in self.seeds))
 
@@ -83,7 +85,7 @@ class Trainer:
         folder = self.out / name
         overrides = [*self.overrides, f"seed={seed}", *words_of(point)]
         config = load_config(self.recipe, overrides)
-        resume.find(folder, config, resume=True)  # refuses a run with other settings
+        resume.check(folder, config, go_on=True)  # refuses a run with other settings
         began = time.monotonic()
         had_ended = resume.has_ended(folder, config)
         if not had_ended:
@@ -101,6 +103,8 @@ class Trainer:
             status = train_by(self.launcher, words, log)
             log.seek(before)
             said = [line for line in log if line.startswith("hpcddl: error: ")]
+        if status == STATUS:
+            raise Stopped
         if status:
             why = "".join(f": {line.partition('error: ')[2].strip()}" for line in said[:1])
             raise RunFailed(f"{name}: exit status {status}{why} ({path})")

@@ -19,6 +19,7 @@ from hpcddl.data.known import contents
 from hpcddl.fit import fit
 from hpcddl.launcher import promised_size
 from hpcddl.shorten import shorten
+from hpcddl.stopping import Notice
 from hpcddl.world import World
 from tests.recipe_sizes import small
 
@@ -32,10 +33,10 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     """Of each training: the updates in the newest checkpoint before it, and whether it goes on."""
     found: list[tuple[int, bool]] = []
 
-    def spy(config: Config, world: World, run: Path, **options: Any) -> None:
+    def spy(config: Config, world: World, run: Path, *others: Any, **options: Any) -> None:
         before = newest(run) if run.exists() else None
         found.append((before.position.steps if before else 0, options.get("go_on", False)))
-        fit(config, world, run, **options)
+        fit(config, world, run, *others, **options)
 
     monkeypatch.setattr(smoke, "fit", spy)
     return found
@@ -59,7 +60,7 @@ def test_a_recipe_takes_two_steps(name: str, world: World, rounds: list[tuple[in
         of = contents(config.data.options["path"])
         result = smoke.rehearse(short, of, world, folder, time.time())
         assert rounds == [(0, False), (1, True)]
-        fit(short, world, folder / "whole", began=time.time())
+        fit(short, world, folder / "whole", Notice(), began=time.time())
         whole = world.comm.bcast(smoke.summary_of(folder / "whole") if world.rank == 0 else None)
     assert not folder.exists() or world.rank == 1
     assert len(result["losses"]) == 4  # two of training, two held-out

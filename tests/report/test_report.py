@@ -251,6 +251,28 @@ def test_a_run_without_a_summary_runs_or_has_stopped(tmp_path: Path) -> None:
     assert not run.summary["diverged"]
 
 
+def test_damaged_checkpoints_are_not_read(tmp_path: Path) -> None:
+    """Of a resumed run, whose newest had been set aside."""
+    folder = write_run(tmp_path / "run", [4.0, 3.0])
+    (folder / "summary.json").unlink()
+    for name, text in (("epoch-0001", '{"learners": 2}'), ("epoch-0002.damaged", "{")):
+        (folder / "checkpoints" / name).mkdir(parents=True)
+        (folder / "checkpoints" / name / "manifest.json").write_text(text)
+    assert read_run(folder, unfinished=True).summary["learners"] == 2
+
+
+def test_runs_that_have_not_begun_are_left_out(tmp_path: Path, command: Launch) -> None:
+    """As after a job that failed early; where none has begun there is no page."""
+    run, none = write_run(tmp_path / "run", [4.0, 3.0]), tmp_path / "none"
+    none.mkdir()
+    done = command("report", run, none, "--begun", "--out", tmp_path / "page")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"hpcddl: warning: run {none}: has not begun; left out\n"
+    assert (tmp_path / "page" / "index.html").is_file()
+    done = command("report", none, "--begun")
+    assert (done.returncode, done.stderr) == (2, "hpcddl: error: no run has begun\n")
+
+
 def test_refuses_what_is_no_run(tmp_path: Path, command: Launch) -> None:
     """In one line, with status 2."""
     run = write_run(tmp_path / "run", [4.0, 3.0])

@@ -1,85 +1,24 @@
-"""A real Slurm of two nodes on this machine: its own daemons, keys and ports, gone afterwards."""
+"""The tests' Slurm, with keys and ports of its own, gone afterwards."""
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment
+from tests.slurm import submitting
+from tests.slurm.cluster import Cluster, configuration, wait_until
 
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "srun", "sbatch")
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Two nodes, n1 and n2, of four processors each."""
-
-    folder: Path
-
-    def run(self, *words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        """A Slurm command in the project's folder, and its output."""
-        # What a launcher around the tests has set must not pass for this cluster's word.
-        own = {k: v for k, v in environment().items() if not k.startswith(("SLURM_", "SBATCH_"))}
-        return subprocess.run(
-            list(map(str, words)),
-            env={**own, "SLURM_CONF": str(self.folder / "slurm.conf")},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def configuration(folder: Path) -> str:
-    host = socket.gethostname().split(".")[0]
-    controller, first, second = free_ports(3)
-    return f"""\
-ClusterName=tests
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={controller}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-CredType=cred/munge
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool.%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.%n.log
-SlurmdParameters=config_overrides
-SelectType=select/cons_tres
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-ReturnToService=2
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=4 RealMemory=4000
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=4 RealMemory=4000
-PartitionName=all Nodes=n1,n2 Default=YES State=UP
-"""
-
-
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Starts the daemons (as root, where Slurm is installed; else the tests skip, saying so)."""
     path = f"{os.environ['PATH']}:/usr/sbin"
     missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
@@ -89,39 +28,38 @@ def cluster() -> Iterator[Cluster]:
         pytest.skip("Slurm's daemons need root")
     folder = Path(tempfile.mkdtemp(prefix="hpcddl-slurm-"))
     folder.chmod(0o755)  # munge refuses a socket that others cannot reach
-    for name in ("state", "spool.n1", "spool.n2"):
+    for name in ("state", "spool.n1", "spool.n2", "tmp.n1", "tmp.n2"):
         (folder / name).mkdir()
     (folder / "slurm.conf").write_text(configuration(folder))
+    for index in range(4):
+        (folder / f"gpu{index}").touch()
+    (folder / "gres.conf").write_text(
+        f"NodeName=n[1-2] Name=gpu Type=v100 File={folder}/gpu[0-3]\n"
+    )
     subprocess.run(["/usr/sbin/mungekey", "-c", "-k", folder / "munge.key"], check=True)
     files = [f"--{n}={folder}/munge.{n.split('-')[0]}" for n in ("socket", "key-file", "pid-file")]
     files += [f"--{n}-file={folder}/munge.{n}" for n in ("log", "seed")]
-    variables = {**os.environ, "PATH": path, "SLURM_CONF": str(folder / "slurm.conf")}
-    daemons = [
-        ["munged", "--foreground", "--force", *files],
-        ["slurmctld", "-D"],
-        ["slurmd", "-D", "-N", "n1"],
-        ["slurmd", "-D", "-N", "n2"],
-    ]
-    quiet = subprocess.DEVNULL
-    running = []
     found = Cluster(folder)
+    began = time.monotonic()
     try:
-        for words in daemons:
-            running.append(subprocess.Popen(words, env=variables, stdout=quiet, stderr=quiet))
-            if words[0] == "munged":
-                wait_until((folder / "munge.socket").exists)
+        found.start("munged", "munged", "--foreground", "--force", *files)
+        wait_until((folder / "munge.socket").exists)
+        found.start("slurmctld", "slurmctld", "-D")
+        found.start_node("n1")
+        found.start_node("n2")
         wait_until(lambda: found.run("sinfo", "-h", "-t", "idle", "-o", "%D").stdout == "2\n")
         yield found
     finally:
-        for daemon in reversed(running):
-            daemon.send_signal(signal.SIGTERM)
-        for daemon in running:
-            daemon.wait(timeout=30)
+        found.stop()
         shutil.rmtree(folder)
+        terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal:
+            terminal.write_line(f"\nSlurm ran for {time.monotonic() - began:.0f} s")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+@pytest.fixture
+def submit(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """`hpcddl submit` from the test's own folder; nothing of it is left in the queue."""
+    yield partial(submitting.submit, cluster, tmp_path)
+    cluster.run("scancel", "--user=root")  # what a failed test has left
+    submitting.wait_until_idle(cluster)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hpcddl.data.verify import verify
 from tests.conftest import ROOT
-from tests.slurm.conftest import Cluster, wait_until
+from tests.slurm.cluster import Cluster, wait_until
 
 
 def submit(cluster: Cluster, folder: Path, *words: object) -> str:

@@ -93,6 +93,16 @@ def test_a_search_that_was_stopped_goes_on(
     assert "global_batch was 24" in other.stderr
 
 
+def test_a_search_stops_with_the_run_that_is_told_to(
+    recipe: Path, tmp_path: Path, command: Launch, interruptible: None
+) -> None:
+    """A run that ends with 75 has a checkpoint: the search ends with 75 too, and may go on."""
+    words = ["tune", recipe, "--trials", "1", "--launcher", "bash -c 'exit 75'"]
+    done = command(*words, "--out", tmp_path / "out")
+    assert done.returncode == 75
+    assert "the same command goes on from here" in done.stderr
+
+
 def test_a_trial_on_two_ranks_that_diverges(
     recipe: Path, tmp_path: Path, command: Launch, interruptible: None
 ) -> None:

@@ -1,0 +1,18 @@
+"""How the ranks of a node share its cores."""
+
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+
+Cores = tuple[int, ...]  # that one rank may run on, sorted
+
+
+def share(cores: Cores, node: Sequence[Cores]) -> Fraction:
+    """The cores that are a rank's own, where one that k ranks may run on counts 1/k for each.
+
+    Args:
+        cores: the rank's.
+        node: those of every rank of the node, this one included.
+    """
+    users = Counter(core for one in node for core in one)
+    return sum((Fraction(1, users[core]) for core in cores), Fraction())
