@@ -22,6 +22,7 @@ from hpcddl.files import sha256, sync_folder, write_whole
 from hpcddl.world import World
 
 VERSION = 4
+UNSEALED = 3  # the same, but manifests had no checksum of their own
 
 
 class Damaged(UserError):
@@ -206,11 +207,13 @@ def read(folder: Path) -> Checkpoint:
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
-        stated = manifest.pop("sha256", None)  # earlier versions had none
+        stated = manifest.pop("sha256", None)
         if stated != _digest(manifest) and (stated or manifest["version"] == VERSION):
             raise Damaged(f"{path}: altered: its SHA-256 is not the one in it")
-        if manifest["version"] != VERSION:
-            raise UserError(f"{path}: version {manifest['version']}; this hpcddl reads {VERSION}")
+        if manifest["version"] not in (UNSEALED, VERSION):
+            raise UserError(
+                f"{path}: version {manifest['version']}; this hpcddl reads {UNSEALED} and {VERSION}"
+            )
         return Checkpoint(
             folder,
             manifest["learners"],

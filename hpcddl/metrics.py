@@ -65,7 +65,7 @@ class Metrics:
         loss_scale: LossScale | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
-        before = state or dict(_START)
+        before = {**_START, **(state or {})}  # earlier versions' states have less
         self.world = world
         self.watch = Stopwatch()
         self.watch.seconds = dict(before["seconds"])

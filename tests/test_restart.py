@@ -258,6 +258,25 @@ def test_a_learner_that_keeps_its_part_resumes_exactly(
     assert summary(run)["weights_sha256"] == whole["weights_sha256"]
 
 
+def test_checkpoints_of_the_version_before_are_resumed(
+    shards: Path, tmp_path: Path, command: Launch
+) -> None:
+    """Version 3: no checksum of the manifest's own, nothing about the newest loss."""
+    more = "checkpoint: {every_steps: 4, keep_last: 99}"
+    recipe, run = write_recipe(tmp_path / "r.yaml", shards, "ssgd", more), tmp_path / "run"
+    words = ["train", recipe, "--resume", "--out", run]
+    assert command(*words).returncode == 0
+    whole = summary(run)
+    killed_after(run, 16)
+    for path in run.glob("checkpoints/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["version"] = 3
+        del manifest["sha256"], manifest["log"]["last"]
+        path.write_text(json.dumps(manifest))
+    assert "resumed after 16 updates, in epoch 2" in command(*words).stdout
+    assert summary(run)["weights_sha256"] == whole["weights_sha256"]
+
+
 def test_resuming_a_finished_run_succeeds(shards: Path, tmp_path: Path, command: Launch) -> None:
     """It says so and changes nothing, also of a run that diverged; a lost summary is made again."""
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, "dpsgd"), tmp_path / "run"
