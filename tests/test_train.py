@@ -36,7 +36,7 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in ("seconds", "time")}
 
 
-@pytest.mark.parametrize("strategy", ["ssgd", "dpsgd", "{name: dpsgd, topology: ring}"])
+@pytest.mark.parametrize("strategy", ["ssgd", "{name: dpsgd, topology: ring}"])
 def test_learns_and_reports(strategy: str, shards: Path, tmp_path: Path, hpcddl: Launch) -> None:
     """A learnable task is learned on four ranks, and the files say what happened."""
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, strategy), tmp_path / "run"

@@ -17,7 +17,7 @@ from tests.slurm.cluster import Cluster, configuration, wait_until
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "srun", "sbatch")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Starts the daemons (as root, where Slurm is installed; else the tests skip, saying so)."""
     path = f"{os.environ['PATH']}:/usr/sbin"

@@ -147,7 +147,9 @@ def test_a_warned_job_stops_and_goes_on(
 ) -> None:
     """The warning reaches every rank on both nodes; status 75 starts the job again."""
     skip_without_pmix(cluster, launcher)
-    job = submit(recipe, launcher=launcher, path=stand_in(tmp_path, "exit 75"))
+    # As real ranks, which agree on when to stop: the first to exit would end the others.
+    together = 'while [[ $(ls "$out"/warned-* | wc -l) -lt 4 ]]; do sleep 0.1; done; exit 75'
+    job = submit(recipe, launcher=launcher, path=stand_in(tmp_path, together))
     warn(cluster, job, tmp_path)
     wait_until_idle(cluster)
     printed = output(tmp_path)
