@@ -91,7 +91,7 @@ GresTypes=gpu
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 ReturnToService=2
-KillWait=10
+KillWait=5
 NodeName=DEFAULT CPUs=4 RealMemory=4000 Gres=gpu:v100:4
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first}
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second}
