@@ -60,7 +60,7 @@ def test_the_time_limit_costs_nothing(
     """Slurm's own warning: a checkpoint of the update at hand, status 75, the queue again."""
     recipe, expected = whole
     # A minute is the least limit that Slurm takes, which it looks at every half minute.
-    options = ("--sbatch=--time=1", "--sbatch=--signal=B:USR2@30")
+    options = ("--sbatch=--time=1", "--sbatch=--signal=B:USR2@10")
     job = submit(*options, recipe, path=held(tmp_path))
     wait_until(lambda: "requeued, restart 1" in output(tmp_path), seconds=100)
     (tmp_path / "hold").unlink()
