@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -278,7 +279,11 @@ def _named(folder: Path, work: Any) -> Any:
 
 
 def _prune(run: Path, keep_last: int, keep_epochs: set[int]) -> None:
-    for checkpoint in sorted(map(read, folders(run)), key=progress)[:-keep_last]:
+    whole = []
+    for folder in folders(run):
+        with suppress(Damaged):  # no reason to fail the one just written; --resume sets it aside
+            whole.append(read(folder))
+    for checkpoint in sorted(whole, key=progress)[:-keep_last]:
         if checkpoint.position.step or checkpoint.position.epoch not in keep_epochs:
             shutil.rmtree(checkpoint.folder)
 

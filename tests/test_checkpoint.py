@@ -79,6 +79,14 @@ def test_a_garbled_manifest_is_named(world: World, tmp_path: Path) -> None:
             newest(tmp_path)
 
 
+def test_a_damaged_older_one_fails_no_newer_one(world: World, tmp_path: Path) -> None:
+    save(tmp_path, world, Position(1, 0, 10))
+    (tmp_path / "checkpoints" / "epoch-0001" / "manifest.json").write_text("{")
+    for epoch in (2, 3, 4):
+        save(tmp_path, world, Position(epoch, 0, 10 * epoch))
+    assert kept(tmp_path) == ["epoch-0001", "epoch-0003", "epoch-0004"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_consensus_is_the_mean_of_the_learners(dtype: torch.dtype, tmp_path: Path) -> None:
     """Summed in float64 wherever a tensor lies; all else is learner 0's, and no message is kept."""
