@@ -31,7 +31,7 @@ def healthy(nodes: int = 2, ranks: int = 4) -> Job:
         resident_bytes=GIB // 2,
         shm_free_bytes=100 * GIB,
     )
-    storage = Storage(folder="/work/runs", filesystem="lustre")
+    storage = Storage(folder="/scratch/runs", filesystem="lustre")
     slurm = Slurm("23.11.4", "17", nodes, str(ranks), ("none", "pmi2", "pmix"))
     return Job(
         tuple(
