@@ -8,6 +8,7 @@ from hpcddl.config import load_config
 from hpcddl.data.staging import folder_argument
 from hpcddl.errors import UserError
 from hpcddl.fit import fit
+from hpcddl.recipes import name_of
 from hpcddl.smoke import smoke
 from hpcddl.stopping import STATUS, Stopped, noticing
 from hpcddl.world import World
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def default_folder(recipe: str) -> Path:
     """runs/NAME of a packaged recipe (whose name has dots in it) or of a YAML file."""
-    return Path("runs") / Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
+    return Path("runs") / name_of(recipe)
 
 
 def _check_smoke(arguments: argparse.Namespace) -> None:

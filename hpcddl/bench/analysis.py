@@ -115,9 +115,10 @@ def products(
     vector = random_direction(model, 0, "none")
     seconds = interleaved(
         {
-            "gradient": lambda _: anew.gradient(),
-            "kept": lambda _: kept(vector),
-            "anew": lambda _: anew(vector),
+            # .cpu() waits for the device.
+            "gradient": lambda _: anew.gradient().cpu(),
+            "kept": lambda _: kept(vector).cpu(),
+            "anew": lambda _: anew(vector).cpu(),
         },
         rounds,
     )
@@ -132,7 +133,7 @@ def products(
 def landscape(
     data: Shards, points: int, batch: int, rounds: int, world: World, folder: Path
 ) -> dict[str, float]:
-    """Points per second of rank 0 alone, and how many times as fast all ranks are together."""
+    """Seconds per point of rank 0 alone, and how many times as fast all ranks are together."""
     model = _model("resnet20", world).eval()
     sample = draw_sample(data, len(data), 0, world.device)
     weights = FlatWeights(model)
@@ -174,6 +175,7 @@ class _Timed(Diagnostics):
     def _gradient(self, inputs: Tensor, labels: Tensor) -> Tensor:
         began = time.perf_counter()
         found = super()._gradient(inputs, labels)
+        found[:1].cpu()  # waits for the device
         self._strategy.world.comm.Barrier()
         self.seconds += time.perf_counter() - began
         return found

@@ -32,6 +32,11 @@ def find_recipe(name: str) -> Path:
     return path
 
 
+def name_of(text: str) -> str:
+    """What the runs of a packaged NAME, or of a file PATH/NAME.yaml, are called: NAME."""
+    return Path(text).name.removesuffix(".yaml").removesuffix(".yml")
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe's values over those of its base, section by section.
 

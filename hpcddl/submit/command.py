@@ -11,6 +11,7 @@ from pathlib import Path
 import hpcddl
 from hpcddl.bounds import check_least
 from hpcddl.errors import UserError
+from hpcddl.recipes import name_of
 from hpcddl.submit.job import Job, sbatch_words
 from hpcddl.submit.site import sbatch_options, site_file
 
@@ -110,7 +111,7 @@ def _jobs(arguments: argparse.Namespace, scripts: Path, site: str) -> list[Job]:
         return prep_jobs(wishes, a.words, int(a.array or 16))
     if kind == "report":
         return report_jobs(wishes, a.words)
-    folder = a.out or f"runs/{Path(a.what).name.removesuffix('.yaml').removesuffix('.yml')}"
+    folder = a.out or f"runs/{name_of(a.what)}"
     stage = ["--stage", a.stage] if a.stage else []
     if kind == "sweep":
         sweep = read_sweep(a.what)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcddl.errors import UserError
 from hpcddl.ranges import ranges
+from hpcddl.recipes import name_of
 from hpcddl.submit.array import tasks_of
 from hpcddl.submit.job import Job, last_value
 
@@ -54,7 +54,7 @@ def train_jobs(wishes: Wishes, recipe: str, words: Sequence[str], run: str) -> l
     """Jobs that train one run, one after the other."""
     nodes = (f"--nodes={wishes.nodes}",) if wishes.nodes else ()
     options = (_output("%j"), *wishes.options, *nodes)
-    name = Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
+    name = name_of(recipe)
     first = Job("train", name, options, (recipe, *words, "--out", run), runs={"": run})
     jobs = _chained([first], wishes)
     # Not after a failure: what led to it is in the job's output.
@@ -93,7 +93,7 @@ def sweep_jobs(
             f"--array={ranges(members)}{limit}",
         )
         folders = {str(task): f"{folder}/{runs[task].name}" for task in members}
-        name = Path(sweep).name.removesuffix(".yaml").removesuffix(".yml")
+        name = name_of(sweep)
         arrays.append(Job("sweep", name, options, (sweep, *words, "--out", folder), runs=folders))
     jobs = _chained(arrays, wishes)
     every = [f"{folder}/{runs[task].name}" for task in tasks]

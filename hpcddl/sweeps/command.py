@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
+from hpcddl.recipes import name_of
 from hpcddl.report.runs import outcome
 from hpcddl.start import parse_launcher, train_by
 from hpcddl.stopping import STATUS
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     sweep = read_sweep(arguments.sweep)
     runs = expand(sweep, tuple(arguments.overrides))
-    name = Path(arguments.sweep).name.removesuffix(".yaml").removesuffix(".yml")
+    name = name_of(arguments.sweep)
     out = arguments.out or Path("runs") / name
     if arguments.count:
         print(len(runs))

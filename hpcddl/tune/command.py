@@ -13,6 +13,7 @@ import mpi4py
 
 from hpcddl.errors import UserError
 from hpcddl.launcher import promised_size
+from hpcddl.recipes import name_of
 from hpcddl.start import parse_launcher
 from hpcddl.stopping import STATUS, Stopped
 
@@ -86,7 +87,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     recipe, overrides, over = arguments.recipe, tuple(arguments.overrides), arguments.over
     config = load_config(recipe, overrides)
     seeds = range(config.seed, config.seed + arguments.seeds)
-    name = Path(recipe).name.removesuffix(".yaml").removesuffix(".yml")
+    name = name_of(recipe)
     out = arguments.out or Path("runs") / f"{name}.tune.{over}"
     trainer = Trainer(recipe, overrides, seeds, parse_launcher(arguments.launcher), out)
     search = choose(config, over, arguments.factor, trainer, arguments.trials or _MOST)
