@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from hpcddl import mpi_start
 from hpcddl.errors import UserError
-from hpcddl.launcher import promised_rank, wait_politely
+from hpcddl.launcher import promised_rank
 
 # words -> (module with add_arguments and run, one line for --help)
 COMMANDS = {
@@ -61,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> int:
     name = next((n for n in (" ".join(words[:2]), *words[:1]) if n in COMMANDS), None)
     if name is None:
         return _help(words)
-    wait_politely(os.environ)
+    mpi_start.prepare(os.environ)
     try:
         module = importlib.import_module(COMMANDS[name][0])
         parser = _Parser(

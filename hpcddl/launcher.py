@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 
 
 def promised_size(environment: Mapping[str, str]) -> int | None:
@@ -28,12 +27,14 @@ def promised_rank(environment: Mapping[str, str]) -> int:
     return int(environment.get("SLURM_PROCID", "0")) if "SLURM_STEP_ID" in environment else 0
 
 
-def wait_politely(environment: MutableMapping[str, str]) -> None:
-    """Before MPI starts: where cores are scarce, Open MPI shall not spin while it waits.
-
-    Horovod's thread waits inside MPI beside the one that computes, so every rank needs two cores
-    or a wait that yields. The user's own choice stands.
-    """
-    ranks = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "0"))
-    if len(os.sched_getaffinity(0)) < 2 * ranks:
-        environment.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+def one_node(environment: Mapping[str, str]) -> bool:
+    """Whether the launcher says that all ranks are on this node; False where it does not say."""
+    for size, here in (
+        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+        ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"),
+    ):
+        if size in environment:
+            return environment[size] == environment.get(here)
+    if "SLURM_STEP_ID" in environment:
+        return environment.get("SLURM_STEP_NUM_NODES") == "1"
+    return promised_size(environment) is None

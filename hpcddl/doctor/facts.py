@@ -17,6 +17,8 @@ class Software:
     """Library -> why it cannot be imported."""
     mpi: str = ""
     """As the library names itself: Open MPI v5.0.11."""
+    mpi_start: str = ""
+    """Whether MPI looks for libfabric's networks when it starts, and why."""
     mpi_files: tuple[str, ...] = ()
     """The MPI libraries in this process: one, if all is well."""
     horovod_mpi_file: str = ""

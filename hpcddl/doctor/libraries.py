@@ -52,7 +52,8 @@ def mpi(job: Job) -> Finding:
         if files and horovod and not _same_file(files[0], horovod):
             return Finding("fault", f"mpi4py's MPI is {files[0]}, Horovod's is {horovod}", rebuild)
     first = job.first.software
-    return ok(f"{first.mpi or 'unknown'} ({', '.join(first.mpi_files) or 'no file found'})")
+    found = f"{first.mpi or 'unknown'} ({', '.join(first.mpi_files) or 'no file found'})"
+    return ok(f"{found}; {first.mpi_start}" if first.mpi_start else found)
 
 
 def _same_file(one: str, other: str) -> bool:

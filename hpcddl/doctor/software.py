@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hpcddl
+from hpcddl import mpi_start
 from hpcddl.doctor.facts import Software
 from hpcddl.mpi_library import cuda_aware, mapped
 
@@ -29,6 +31,8 @@ def software() -> Software:
             versions[package] = getattr(found[name], "__version__", metadata.version(package))
     mpi, torch, horovod = (found.get(n) for n in ("mpi4py.MPI", "torch", "horovod.torch"))
     facts: dict[str, Any] = {"mpi_files": mapped()}
+    if "Open MPI" in str(mpi and mpi.Get_library_version()):
+        facts["mpi_start"] = mpi_start.describe(os.environ)
     if mpi:
         # Open MPI v5.0.11, package: ...; MPICH Version: 4.2.1 on the first of many lines
         facts["mpi"] = re.split(r"[,\n\0]", mpi.Get_library_version())[0].strip()
