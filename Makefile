@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup wheelhouse demo test test-slow lint types clean
+.PHONY: help setup wheelhouse demo test test-quick test-slow lint types clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SCRIPTS := $(wildcard jobs/*.sh jobs/*.sbatch jobs/sites/*.sh .ci/run)
@@ -24,11 +24,15 @@ setup: ## set up .venv: packages, MPI, Horovod; resumes, and rebuilds what no lo
 wheelhouse: setup ## wheels of all of it in wheelhouse/, to install where there is no internet
 	@bash jobs/wheelhouse.sh
 
-demo: setup ## the main job on a generated corpus: pack it, train with SSGD and DPSGD, compare
+demo: ## the main job on a generated corpus: pack it, train with SSGD and DPSGD, compare
+	@bash jobs/install.sh --without-tests
 	@bash jobs/demo.sh $(ARGS)
 
 test: setup ## the test suite, without what takes minutes
-	@python -m pytest $(ARGS)
+	@python -m pytest -n 2 $(ARGS)
+
+test-quick: setup ## for every edit: without Slurm, kills, cold starts and most numbers of ranks
+	@python -m pytest -n 2 -m "not slow and not thorough" $(ARGS)
 
 test-slow: setup ## the tests that take minutes
 	@python -m pytest -m slow $(ARGS)

@@ -29,6 +29,7 @@ EXTRAS = {
     "test": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "kaldi_native_io>=1.22",
         "kaldiio>=2.18",

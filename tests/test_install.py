@@ -171,6 +171,15 @@ def test_environment_made_by_others_is_left_alone(checkout: Checkout) -> None:
     assert theirs.exists()
 
 
+def test_what_tests_use_is_no_part_of_the_demo(checkout: Checkout) -> None:
+    """Nor is anything of it missed there; the rest is, whichever is asked for."""
+    made(checkout)
+    assert "\ntests: requirements.txt changed\n" in checkout.install("--check").stdout
+    (demo,) = checkout.install("--check", "--without-tests").stdout.splitlines()[:1]
+    assert demo.startswith("packages: ")
+    assert "tests: " not in checkout.install("--check", "--without-tests").stdout
+
+
 def test_interrupted_packages_start_again(checkout: Checkout) -> None:
     venv = made(checkout)
     assert "packages: " in checkout.install("--check").stdout
@@ -364,7 +373,8 @@ def test_wheelhouse_of_an_unfinished_environment(checkout: Checkout) -> None:
         ("setup", "bash jobs/install.sh"),
         ("wheelhouse", "bash jobs/wheelhouse.sh"),
         ("demo", "bash jobs/demo.sh"),
-        ("test", "python -m pytest"),
+        ("test", "python -m pytest -n 2"),
+        ("test-quick", 'python -m pytest -n 2 -m "not slow and not thorough"'),
         ("test-slow", "python -m pytest -m slow"),
         ("lint", "ruff check ."),
         ("types", "mypy"),
@@ -374,7 +384,7 @@ def test_make_sets_up_first(checkout: Checkout, target: str, command: str) -> No
     result = checkout.run("make", "-n", target)
     assert result.returncode == 0, result.stderr
     lines = [line.strip() for line in result.stdout.splitlines()]
-    assert lines[0] == "bash jobs/install.sh"
+    assert lines[0] == "bash jobs/install.sh" + " --without-tests" * (target == "demo")
     assert command in lines
 
 
