@@ -1,6 +1,7 @@
 """What all tests share: how to start ranks, and where the real data lies."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from hpcddl import mpi_start
 from hpcddl.cli import main
+from tests.warm.start import warm_python
 
 ROOT = Path(__file__).parent.parent
 
 # Before torch is imported: on tensors as small as the tests', threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And before MPI starts in this process, whichever test is the first to use it.
+mpi_start.prepare(os.environ)
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -39,12 +44,25 @@ def environment() -> dict[str, str]:
 
 
 def run_python(
-    *words: object, ranks: int | None = None, timeout: float = 120, **changes: str
+    *words: object,
+    ranks: int | None = None,
+    timeout: float = 120,
+    cold: bool = False,
+    **changes: str,
 ) -> subprocess.CompletedProcess[str]:
-    """This Python with `words`, on `ranks` ranks (None: without a launcher), and its output."""
+    """This Python with `words`, on `ranks` ranks (None: without a launcher), and its output.
+
+    Args:
+        cold: starts Python anew. Else ranks are forked from a process that has all libraries
+            imported (tests/warm), which changes nothing but the time; not where the start itself
+            is the subject: what is imported, who a rank's parent is, what ends it.
+        changes: variables of the environment; libraries may read them when they are imported, so
+            these processes start cold.
+    """
     launcher = mpirun_command(ranks) if ranks else []
+    python = [sys.executable] if cold or changes else warm_python()
     return subprocess.run(
-        [*launcher, sys.executable, *map(str, words)],
+        [*launcher, *python, *map(str, words)],
         env={**environment(), **changes},
         cwd=ROOT,
         capture_output=True,
@@ -84,3 +102,28 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not a folder (set HPCDDL_TEST_DATA)")
     return folder.resolve()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """What shares a cluster, a job of ranks or a file's fixtures stays in one of two processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+def scope(nodeid: str) -> str:
+    """Tests of one scope run in one process, in their order."""
+    if nodeid.startswith("tests/slurm/"):
+        return "slurm"
+    ranks = re.search(r"\[.*?(\d+) ranks", nodeid) if nodeid.startswith("tests/mpi/") else None
+    return f"mpi {ranks[1]}" if ranks else nodeid.partition("::")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slurm first: its tests mostly wait, and another process has the cores meanwhile."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/slurm/"))

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from hpcddl.cli import COMMANDS, main
+from tests.conftest import run_python
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -33,6 +34,14 @@ def test_a_wrong_word_is_one_line(words: list[str], capsys: pytest.CaptureFixtur
     assert printed.out == ""
     assert printed.err.startswith("hpcddl: error: ")
     assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_starts_from_nothing(name: str) -> None:
+    """In a Python of its own, where no other command has imported what this one needs."""
+    done = run_python("-m", "hpcddl.cli", *name.split(), "--help", cold=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "example: " in done.stdout
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

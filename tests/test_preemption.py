@@ -117,7 +117,7 @@ def stopped(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     for case, (_, words, _) in CASES.items():
         recipe_of(case, folder / "whole", shards)
         told.append((str(recipe_of(case, folder / "runs", shards)), *words))
-    done = run_python("-c", TELL, json.dumps(told), ranks=2, timeout=240)
+    done = run_python("-c", TELL, json.dumps(told), ranks=2, timeout=240, cold=True)
     assert done.returncode == 75, done.stdout + done.stderr
     assert not list(folder.glob("runs/*/summary.json"))
     on = run_python("-c", EVERY, folder, ranks=2, timeout=240)

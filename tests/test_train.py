@@ -151,7 +151,8 @@ def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> 
         "from hpcddl.cli import main\n"
         "sys.exit(main())\n"
     )
-    done = run_python("-c", code, "train", recipe, "--out", tmp_path / "r", ranks=3)
+    words = ("train", recipe, "--out", tmp_path / "r")
+    done = run_python("-c", code, *words, ranks=3, cold=True)
     ended = time.time()
     assert done.returncode == 1
     assert "rank 1 failed" in done.stderr
@@ -170,7 +171,7 @@ def test_an_import_that_breaks_on_one_rank_ends_the_job() -> None:
         "from hpcddl.cli import main\n"
         "sys.exit(main(['train', 'mini.ssgd']))\n"
     )
-    done = run_python("-c", code, ranks=2, timeout=60)
+    done = run_python("-c", code, ranks=2, timeout=60, cold=True)
     assert done.returncode == 1
     assert "import of horovod.torch halted" in done.stderr
 
@@ -254,7 +255,7 @@ def test_worlds_of_one_are_refused(shards: Path, tmp_path: Path) -> None:
     alone = "".join(f"os.environ.pop({name!r}, None); " for name in PMIX)
     code = f"import os, sys; {alone}os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     words = ("-m", "hpcddl.cli", "train", recipe, "--out", tmp_path / "run")
-    done = run_python("-c", code, *words, ranks=2)
+    done = run_python("-c", code, *words, ranks=2, cold=True)
     assert done.returncode == 2
     assert "2 ranks were started but MPI joined 1" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -98,7 +98,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("shuffle", ["exact", "blocks"])
 def test_thirty_million_windows_fit_beside_a_model(large, shuffle):
     """At most 300 MB per rank beside the maps, 3 s for an epoch's order (here with slack)."""
-    done = run_python("-c", MEASURE, large, shuffle)
+    done = run_python("-c", MEASURE, large, shuffle, cold=True)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     print(shuffle, measured)

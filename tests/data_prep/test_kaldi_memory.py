@@ -44,7 +44,7 @@ def peak_bytes(words: list[object]) -> int:
         "import sys; from hpcddl.cli import main; status = main(sys.argv[1:]); "
         "print(open('/proc/self/status').read()); sys.exit(status)"
     )
-    done = run_python("-c", code, *words)
+    done = run_python("-c", code, *words, cold=True)
     assert done.returncode == 0, done.stderr
     return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", done.stdout)[1])
 

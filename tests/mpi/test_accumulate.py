@@ -42,6 +42,7 @@ def trained(case: dict[str, Any], parts: int, world: World) -> np.ndarray:
     return all_weights(strategy)
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("parts", [2, 3, 4])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_micro_batches_are_their_batch(case: dict[str, Any], parts: int, world: World) -> None:

@@ -31,6 +31,7 @@ def hear(
     return heard
 
 
+@pytest.mark.ranks(1, 2, 4)
 def test_all_find_it_at_the_next_step(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds of one step: what any rank says at step s all know at s + 1, and nothing else."""
     monkeypatch.setattr(agreement, "LONGEST", 1)
@@ -47,6 +48,7 @@ def test_all_find_it_at_the_next_step(world: World, monkeypatch: pytest.MonkeyPa
     ]
 
 
+@pytest.mark.ranks(1, 2, 4)
 def test_rounds_are_of_the_same_length_for_all(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +64,7 @@ def test_rounds_are_of_the_same_length_for_all(
     assert first == begun[1]
 
 
+@pytest.mark.ranks(1, 2, 4)
 def test_a_learner_may_be_a_round_ahead(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for the slowest, here the last rank, where a round ends, and nowhere before."""
     monkeypatch.setattr(agreement, "steps_of_a_round", lambda seconds: 5)
@@ -84,6 +87,7 @@ def leave(comm: agreement.MPI.Intracomm) -> None:
         raise Stopped
 
 
+@pytest.mark.ranks(1, 2, 4)
 def test_all_leave_together(world: World) -> None:
     """A round under way is ended when the learners stop; the next agreement starts afresh."""
     for _ in range(3):

@@ -35,6 +35,7 @@ def own_batches(rank: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield batch(rank, number), torch.zeros(6)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_are_those_of_all_batches_at_the_consensus(count: int, world: World) -> None:
     """update_bn at w_a over the batches of all learners, and by hand for the first layer.

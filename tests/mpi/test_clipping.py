@@ -55,6 +55,7 @@ def clipped(g: Array, limit: float) -> Array:
     return g * min(1.0, limit / (np.linalg.norm(g) + 1e-6))
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in_weight_noise"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_clips_what_is_stepped(case: dict[str, Any], wrapped: bool, world: World) -> None:

@@ -53,6 +53,7 @@ def vectors(world: World, dtype: torch.dtype) -> list[torch.Tensor]:
     return [torch.from_numpy(row).to(dtype) for row in drawn]
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_mean_is_of_what_was_decoded(name: str, dtype: torch.dtype, world: World) -> None:
@@ -70,6 +71,7 @@ def test_the_mean_is_of_what_was_decoded(name: str, dtype: torch.dtype, world: W
     assert len(set(world.comm.allgather(vector.numpy().tobytes()))) == 1
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bytes_are_those_handed_to_mpi(dtype: torch.dtype, world: World) -> None:
     """Sign: a scale and ceil(size / 8) bytes per tensor, to each of the n - 1 others."""
@@ -81,6 +83,7 @@ def test_bytes_are_those_handed_to_mpi(dtype: torch.dtype, world: World) -> None
     assert mean.bytes_sent == (world.size - 1) * length
 
 
+@pytest.mark.ranks(2, 3)
 def test_a_strategy_counts_its_messages(world: World, tmp_path: Path) -> None:
     """Post-local: one message at each step of the first phase, then one every H steps."""
     case = {"name": "local_sgd", "steps": 2, "after": 3, "compression": "sign"}
@@ -93,6 +96,7 @@ def test_a_strategy_counts_its_messages(world: World, tmp_path: Path) -> None:
     assert sent == [once * count for count in (1, 2, 3, 3, 4, 4, 5)]
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_lost_with_error_feedback(name: str, world: World, tmp_path: Path) -> None:
     """Identity 6: sum of applied updates + mean error = sum of true updates."""
@@ -113,6 +117,7 @@ def test_nothing_is_lost_with_error_feedback(name: str, world: World, tmp_path: 
     assert np.abs(errors).max() > 1e-5
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("name", NAMES)
 def test_learners_agree_bit_for_bit(name: str, world: World, tmp_path: Path) -> None:
     case = {"name": "local_sgd", "steps": 2, "compression": name, "momentum": 0.5}
@@ -122,6 +127,7 @@ def test_learners_agree_bit_for_bit(name: str, world: World, tmp_path: Path) -> 
     assert (weights == weights[0]).all()
 
 
+@pytest.mark.ranks(1)
 def test_one_learner_is_error_feedback_sgd(world: World, tmp_path: Path) -> None:
     """Identity 6: Karimireddy et al. 2019 alg. 1, p = gamma g + e; w -= C(p); e = p - C(p)."""
     alone = World(world.comm.Split(world.rank), world.comm.Split(world.rank), world.device)

@@ -88,6 +88,7 @@ def watched_run(strategy: Strategy, diagnostics: Diagnostics) -> list[Measuremen
     return [measured for measured in found if measured]
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("some", [0, 9])
 def test_the_overall_gradient_is_that_of_all_samples(some: int, world: World) -> None:
     """g = grad L(w), whatever the number of ranks and the batches; p.grad stays as it was."""
@@ -104,6 +105,7 @@ def test_the_overall_gradient_is_that_of_all_samples(some: int, world: World) ->
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("case", ONE_OF_EACH, ids=label)
 def test_measuring_leaves_no_trace(case: dict[str, Any], world: World, tmp_path: Path) -> None:
     """Every strategy ends with the same weights and momentum, bit for bit, measured or not."""
@@ -115,6 +117,7 @@ def test_measuring_leaves_no_trace(case: dict[str, Any], world: World, tmp_path:
     assert_same(measured.state_dict(), plain.state_dict())
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("case", [{"name": "ssgd"}, DPSGD, ONE_OF_EACH[2]], ids=label)
 def test_statistics_and_random_streams_stay(case: dict[str, Any], world: World) -> None:
     """Batch norm's running statistics and dropout's masks are those of a run without."""
@@ -135,6 +138,7 @@ def test_statistics_and_random_streams_stay(case: dict[str, Any], world: World) 
     assert torch.equal(torch.get_rng_state(), after)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("std", [0.0, 0.1])
 @pytest.mark.parametrize("case", [{"name": "ssgd"}, DPSGD], ids=label)
 def test_measures_the_definition(
@@ -193,6 +197,7 @@ def hessian(model: nn.Module, w: NDArray, x: NDArray, y: NDArray) -> NDArray:
     return dense.numpy()
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("apart", [1e-1, 1e-4])
 def test_delta2_in_its_three_forms(apart: float, world: World, tmp_path: Path) -> None:
     """Against dense Hessians; the first order meets the direct form as the learners come close."""
@@ -220,6 +225,7 @@ def test_delta2_in_its_three_forms(apart: float, world: World, tmp_path: Path) -
         assert measured.delta2_first_order == pytest.approx(measured.delta2, rel=20 * apart)
 
 
+@pytest.mark.ranks(1, 3)
 def test_ssgd_with_the_full_batch_has_no_noise(world: World, tmp_path: Path) -> None:
     """nB = N: alpha_e = alpha and Delta = 0."""
     parts = [samples(5, seed=j) for j in range(world.size)]

@@ -19,6 +19,7 @@ def ends_at(case: dict[str, Any], world: World, folder: Path) -> Any:
     return all_weights(strategy)
 
 
+@pytest.mark.ranks(2, 3, 4)
 @pytest.mark.parametrize("topology", ["ring", "random_pair", "full"])
 def test_one_learner_per_node_is_dpsgd(topology: str, world: World, tmp_path: Path) -> None:
     """Super-learners of one learner are learners, bit for bit."""
@@ -28,6 +29,7 @@ def test_one_learner_per_node_is_dpsgd(topology: str, world: World, tmp_path: Pa
     )
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("who", ["node", "all"])
 def test_one_node_is_ssgd(who: str, world: World, tmp_path: Path) -> None:
     """One super-learner has no neighbour: its learners average gradients, and that is all."""
@@ -36,10 +38,9 @@ def test_one_node_is_ssgd(who: str, world: World, tmp_path: Path) -> None:
     np.testing.assert_array_equal(one, ends_at({"name": "ssgd"}, world, tmp_path))
 
 
+@pytest.mark.ranks(4)
 def test_learners_of_a_node_stay_equal(world: World, tmp_path: Path) -> None:
     """Bit for bit, also where the weights travel as 16-bit numbers and arrive late."""
-    if world.size != 4:
-        pytest.skip("needs two nodes of two learners")
     case = {"name": "dpsgd", "topology": {"name": "ring"}, "super_learners": 2, "delayed": True}
     weights = ends_at({**case, "exchange_dtype": "bfloat16"}, world, tmp_path)
     np.testing.assert_array_equal(weights[0], weights[1])
@@ -47,16 +48,16 @@ def test_learners_of_a_node_stay_equal(world: World, tmp_path: Path) -> None:
     assert abs(weights[0] - weights[2]).max() > 1e-6
 
 
+@pytest.mark.ranks(3, 4)
 def test_unequal_nodes_are_refused_by_all(world: World, tmp_path: Path) -> None:
     """Their average would not be the learners'; every rank says so, none waits."""
-    if world.size < 3:
-        pytest.skip("needs three learners")
     size = world.size - 1
     case = {"name": "dpsgd", "super_learners": size}
     with pytest.raises(UserError, match=rf"some of 1 and some of {size}"):
         build(case, world, {}, tmp_path)
 
 
+@pytest.mark.ranks(2, 3, 4)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rounded_weights_keep_the_consensus(dtype: str, world: World, tmp_path: Path) -> None:
     """Both sides of a difference are rounded alike: what one gains another loses, to rounding."""
@@ -71,10 +72,9 @@ def test_rounded_weights_keep_the_consensus(dtype: str, world: World, tmp_path: 
     assert abs(one - two).max() <= 2.0 * (2**-8 if dtype == "bfloat16" else 2**-11)
 
 
+@pytest.mark.ranks(4)
 def test_bytes_of_a_super_learner(world: World, tmp_path: Path) -> None:
     """Gradients within the node; of the weights a share between nodes, and the rest within."""
-    if world.size != 4:
-        pytest.skip("needs two nodes of two learners")
     case = {"name": "dpsgd", "topology": {"name": "ring"}, "super_learners": 2}
     strategy = build(case, world, {}, tmp_path)
     run(strategy, last=1)

@@ -1,6 +1,7 @@
 """Gradients averaged under backward: the mean, on every rank, until told to stop."""
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -21,6 +22,7 @@ class Branches(nn.Module):
         return out
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_a_parameter_unused_on_one_learner(world: World) -> None:
     """It counts as zero there, and nobody waits; after `stop` gradients are the learner's own."""
     model = Branches()

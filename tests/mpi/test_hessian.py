@@ -134,6 +134,7 @@ def dense_of(name: str, batch: int) -> Array:
         return dense(network, everything if own else [(sample.features, sample.labels)])
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("batch", [5, 100])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_products_are_the_dense_hessian_s(name: str, batch: int, world: World) -> None:
@@ -145,6 +146,7 @@ def test_products_are_the_dense_hessian_s(name: str, batch: int, world: World) -
     np.testing.assert_allclose(case.dense, case.dense.T, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_extreme_eigenvalues_are_numpy_s(name: str, world: World) -> None:
     case = Case(name, 5, world)
@@ -154,6 +156,7 @@ def test_extreme_eigenvalues_are_numpy_s(name: str, world: World) -> None:
     np.testing.assert_allclose(least, all_of_them[0], rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("name", ["mlp", "bilstm", "convolutions, batch statistics"])
 def test_a_probe_s_moments_are_those_of_the_dense_hessian(name: str, world: World) -> None:
     """sum_i tau_i theta_i^p = v^T H^p v / d up to p = 2m - 1."""
@@ -166,6 +169,7 @@ def test_a_probe_s_moments_are_those_of_the_dense_hessian(name: str, world: Worl
         power = case.dense @ power
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_gradient_is_the_mean_loss_s(name: str, world: World) -> None:
     case = Case(name, 5, world)
@@ -202,6 +206,7 @@ def test_rank_zero_s_complaint_is_everyone_s(world: World) -> None:
         on_rank_zero(solve, lambda vector: vector.copy(), 3, world)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_shares_make_up_the_sample(world: World) -> None:
     """Each sample once; batches whose statistics count are those of one rank."""
     features = torch.arange(23)

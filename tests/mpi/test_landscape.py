@@ -12,6 +12,7 @@ from hpcddl.world import World
 from tests.analysis.known_loss import Quadratic, of_class_zero, run_folder, trained_of
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_every_point_is_computed_once_by_its_rank(world: World, tmp_path: Path) -> None:
     """Dealt out in turns; all ranks have all of them; nothing is computed a second time."""
     mine: list[int] = []
@@ -27,6 +28,7 @@ def test_every_point_is_computed_once_by_its_rank(world: World, tmp_path: Path) 
     assert mine == list(range(world.rank, 11, world.size))
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_what_was_finished_on_other_ranks_is_taken_over(world: World, tmp_path: Path) -> None:
     """Points kept in any order, as a killed job leaves them."""
     kept = tmp_path / "kept"
@@ -44,6 +46,7 @@ def test_what_was_finished_on_other_ranks_is_taken_over(world: World, tmp_path: 
         values_at(6, value, 1, kept, {"seed": 2}, world, "points")
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_a_landscape_is_the_same_on_any_number_of_ranks(world: World, tmp_path: Path) -> None:
     """Bit for bit what one rank computes by itself."""
     plan = Plan(

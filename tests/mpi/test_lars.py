@@ -61,6 +61,7 @@ def build(case: dict[str, Any], world: World, options: dict[str, Any]) -> Strate
     return strategy
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_agrees_with_the_dense_simulation(
@@ -81,6 +82,7 @@ def test_agrees_with_the_dense_simulation(
     np.testing.assert_allclose(all_weights(strategy), simulation.weights, rtol=0, atol=1e-13)
 
 
+@pytest.mark.ranks(3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_resumes_bit_for_bit(case: dict[str, Any], world: World) -> None:
     whole, first, second = (build(case, world, OPTIONS["nesterov"]) for _ in range(3))

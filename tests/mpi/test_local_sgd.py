@@ -26,6 +26,7 @@ def local(**options: Any) -> dict[str, Any]:
     return {"name": "local_sgd", **options}
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_one_local_step_is_ssgd(optimizer: str, world: World, tmp_path: Path) -> None:
     """Identity 2: averaging weights every step commutes with momentum, Nesterov and decay."""
@@ -36,6 +37,7 @@ def test_one_local_step_is_ssgd(optimizer: str, world: World, tmp_path: Path) ->
     )
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_blocks_that_average_once_are_local_sgd(world: World, tmp_path: Path) -> None:
     """Identity 3: H^b = 1; one block of all with period H; one learner per block with H * H^b."""
     same = np.testing.assert_allclose
@@ -46,6 +48,7 @@ def test_blocks_that_average_once_are_local_sgd(world: World, tmp_path: Path) ->
     same(ends_at(local(steps=2, block_steps=3, block_size=1), world, tmp_path), plain[6])
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_post_local_lies_between_local_and_mini_batch_sgd(world: World, tmp_path: Path) -> None:
     """Identity 4: switching at the start is local SGD, at the end mini-batch SGD."""
     at_start = ends_at(local(steps=3, after=1e-9), world, tmp_path)
@@ -57,6 +60,7 @@ def test_post_local_lies_between_local_and_mini_batch_sgd(world: World, tmp_path
         assert abs(at_start - at_end).max() > 1e-6
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_blocks_of_unequal_size_count_their_learners(world: World, tmp_path: Path) -> None:
     """The average over all is of learners, not of blocks: three in blocks of two and one."""
     strategy = build(local(steps=1, block_steps=2, block_size=2), world, {}, tmp_path)
@@ -68,6 +72,7 @@ def test_blocks_of_unequal_size_count_their_learners(world: World, tmp_path: Pat
     assert not world.size > 2 or abs(before - before[0]).max() > 0
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_messages_are_counted(world: World, tmp_path: Path) -> None:
     """Every second step a ring allreduce of the weights; nothing in between."""
     strategy = build(local(steps=2), world, {}, tmp_path)
@@ -92,6 +97,7 @@ class Counting(Network):
         return super().average(comm, bytes_sent)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 # The same examples on all ranks: they must meet in each average.
 @settings(derandomize=True, max_examples=25, deadline=None, database=None)
 @given(steps=st.integers(1, 4), block_steps=st.integers(1, 4), size=st.integers(1, 4))

@@ -50,6 +50,7 @@ def one_step(strategy: Strategy, step: int) -> float:
     return loss.item()
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_starts_with_skipped_steps_and_learns(case: dict[str, Any], world: World) -> None:
     """From far too large a scale: no weight moves at first, no loss is infinite, all end alike."""
@@ -77,6 +78,7 @@ def test_starts_with_skipped_steps_and_learns(case: dict[str, Any], world: World
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
+@pytest.mark.ranks(2, 3)
 def test_agreement_is_on_the_least(world: World) -> None:
     """Of the scales, and of the steps since they changed: from there all double at one step."""
     scale = LossScale(2.0 ** (10 + world.rank))
@@ -85,6 +87,7 @@ def test_agreement_is_on_the_least(world: World) -> None:
     assert scale.state_dict() == {"value": 1024.0, "good": 1001 - world.size}
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("case", CASES[:3], ids=lambda case: case["name"])
 def test_one_learners_overflow(case: dict[str, Any], world: World) -> None:
     """It skips its own step and halves its own scale; in SSGD the mean overflows, so all do."""

@@ -90,6 +90,7 @@ PAIRS = {"name": "dpsgd", "topology": {"name": "one_peer_exponential"}}
 DELAYED = {**PAIRS, "delayed": True}
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("share", [0.5, 0.999, 1.5])
 def test_dpsgd_hides_what_fits_under_forward_and_backward(share: float, world: World) -> None:
     """A step takes the longer of computing and one exchange."""
@@ -98,6 +99,7 @@ def test_dpsgd_hides_what_fits_under_forward_and_backward(share: float, world: W
     assert seconds(PAIRS, world, link) == pytest.approx(expected)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_a_delayed_exchange_hides_a_whole_step_more(world: World) -> None:
     """Latency below two steps is hidden, the one beyond them shows; bandwidth stays a limit."""
     assert seconds(DELAYED, world, Link(latency_seconds=1.9 * COMPUTE)) == pytest.approx(COMPUTE)
@@ -109,6 +111,7 @@ def test_a_delayed_exchange_hides_a_whole_step_more(world: World) -> None:
         assert seconds(DELAYED, world, narrow) == pytest.approx(1.5 * (STEPS - 1) / STEPS)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_ssgd_shows_what_backward_does_not_hide(world: World) -> None:
     """All gradients are ready at the end of computing here: an allreduce per tensor follows."""
     latency = 0.01
@@ -120,6 +123,7 @@ def test_ssgd_shows_what_backward_does_not_hide(world: World) -> None:
     assert COMPUTE + rounds * latency <= fused + 1e-9 <= expected + 1e-9
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("steps", [1, 4])
 def test_local_sgd_pays_for_an_average_every_h_steps(steps: int, world: World) -> None:
     link = Link(latency_seconds=0.1)
@@ -128,10 +132,9 @@ def test_local_sgd_pays_for_an_average_every_h_steps(steps: int, world: World) -
     assert seconds({"name": "local_sgd", "steps": steps}, world, link) == pytest.approx(expected)
 
 
+@pytest.mark.ranks(4)
 def test_blocks_ride_out_a_delay_of_fifty_seconds(world: World) -> None:
     """Paper B fig. 19(c): only the average over all waits; those inside nodes go on."""
-    if world.size < 4:
-        pytest.skip("needs two nodes of two learners")
     case = {"name": "local_sgd", "steps": 1, "block_steps": 12, "block_size": 2}
     options = {"within": Link(0.001), "node_size": 2, "round_delay": 50.0}
     blocks = seconds(case, world, Link(0.1), **options)
@@ -142,10 +145,9 @@ def test_blocks_ride_out_a_delay_of_fifty_seconds(world: World) -> None:
     )
 
 
+@pytest.mark.ranks(2, 3)
 def test_a_slow_learner_holds_up_those_who_wait_for_it(world: World) -> None:
     """Twice as slow: a synchronous step waits at every step, and its gradients are late too."""
-    if world.size == 1:
-        pytest.skip("needs two learners")
     slowness = 2.0 if world.rank == 0 else 1.0
     slow, clock = emulated(world, Link(), slowness=slowness)
     began = clock()
@@ -154,16 +156,16 @@ def test_a_slow_learner_holds_up_those_who_wait_for_it(world: World) -> None:
     assert clock() - began == pytest.approx(COMPUTE + 2 * COMPUTE * (STEPS - 1))
 
 
+@pytest.mark.ranks(4)
 def test_super_learners_exchange_between_nodes_only(world: World) -> None:
     """Each learner of a node sends its share, 19 or 20 of the 39 weights, between the nodes."""
-    if world.size < 4:
-        pytest.skip("needs two nodes of two learners")
     narrow = Link(bytes_per_second=message_bytes(world) / (3 * COMPUTE))
     options = {"within": Link(), "node_size": 2}
     shared = seconds({**PAIRS, "super_learners": "node"}, world, narrow, **options)
     assert shared == pytest.approx(20 / 39 * 3 * COMPUTE)
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("name", ["ssgd", "local_sgd", "dpsgd"])
 def test_emulation_changes_no_weight(name: str, world: World) -> None:
     """Bit for bit the run of the real network."""

@@ -23,6 +23,7 @@ def noisy(case: dict[str, Any], world: World, folder: Path, eta: float = ETA) ->
     return strategy
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_follows_its_rule(world: World, tmp_path: Path) -> None:
     """SSGD steps along mean_j g_j + N(0, eta / (1 + t)^gamma) (paper B app. C.5)."""
     strategy = build({"name": "ssgd"}, world, {}, tmp_path)

@@ -84,12 +84,14 @@ def agrees(
     return check
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("fusion_mib", [0, 64])
 def test_ssgd_is_data_parallel(fusion_mib: int, agrees: Any, gloo: None) -> None:
     """torch's DistributedDataParallel."""
     agrees({"name": "ssgd", "fusion_mib": fusion_mib}, peers.data_parallel)
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize(("steps", "after"), [(2, 0), (4, 0), (2, 3), (4, 4)])
 def test_local_sgd_is_periodic_averaging(steps: int, after: int, agrees: Any, gloo: None) -> None:
     """torch's PostLocalSGDOptimizer, and its hook on gradients in post-local SGD's first phase."""
@@ -99,6 +101,7 @@ def test_local_sgd_is_periodic_averaging(steps: int, after: int, agrees: Any, gl
     )
 
 
+@pytest.mark.ranks(3, 4)
 @pytest.mark.parametrize(("steps", "block_steps"), [(1, 3), (2, 2)])
 def test_hierarchical_is_hierarchical_averaging(
     steps: int, block_steps: int, agrees: Any, world: World, gloo: None

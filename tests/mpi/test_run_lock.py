@@ -19,6 +19,7 @@ def nodes(world: World) -> World:
     return World.create(node_size=1)
 
 
+@pytest.mark.ranks(1, 3)
 def test_a_lock_reaches_other_nodes(nodes: World, tmp_path: Path) -> None:
     """While rank 0 holds it no other rank could have it; once it is let go of each could."""
     lock = RunLock(tmp_path)
@@ -29,7 +30,6 @@ def test_a_lock_reaches_other_nodes(nodes: World, tmp_path: Path) -> None:
     assert reaches_all_nodes(lock.path, nodes) == (nodes.size == 1)
 
 
-@pytest.mark.skipif("os.environ.get('OMPI_COMM_WORLD_SIZE') == '1'", reason="of several nodes")
 def test_a_folder_of_one_node_is_refused(nodes: World, tmp_path: Path) -> None:
     with pytest.raises(AgreedError, match=r"not seen from .*; allowed: a folder that all nodes"):
         reaches_all_nodes(tmp_path / str(nodes.rank) / ".lock", nodes)
@@ -41,6 +41,7 @@ def save(world: World, run: Path, epoch: int) -> None:
     checkpoint.save(run, world, position, state, {}, keep_last=9, keep_epochs=())
 
 
+@pytest.mark.ranks(1, 3)
 def test_damage_to_any_learner_is_found_by_all(world: World, tmp_path: Path) -> None:
     """Of the newest checkpoint one learner's file, whichever rank's: all take the one before."""
     for epoch in (1, 2):

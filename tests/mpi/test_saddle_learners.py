@@ -49,6 +49,7 @@ def dpsgd(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> S
     return STRATEGIES["dpsgd"](model, optimizer, world, SEED, topology=topology)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize(
     ("algorithm", "build"), [("SSGD", ssgd), ("SSGD*", ssgd_star), ("DPSGD", dpsgd)]
 )

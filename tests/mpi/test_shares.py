@@ -24,6 +24,7 @@ def same_on_all(world: World, vector: torch.Tensor) -> bool:
     return len(set(world.comm.allgather(vector.numpy().tobytes()))) == 1
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("travels", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -39,6 +40,7 @@ def test_a_rounded_mean(dtype: torch.dtype, travels: torch.dtype, size: int, wor
     assert same_on_all(world, vector)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("size", SIZES)
 def test_a_majority_vote(size: int, world: World) -> None:
     """The sign of the sum of signs; sign(0) is +, and so is a tie."""
@@ -67,6 +69,7 @@ class Recorded:
         self._comm.Allgatherv(send, receive)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("size", SIZES)
 def test_bytes_are_those_handed_to_mpi(size: int, world: World) -> None:
     """A vote is one bit per entry each way: 2 (n-1)/n of the packed vector, to a byte per share."""
@@ -82,6 +85,7 @@ def test_bytes_are_those_handed_to_mpi(size: int, world: World) -> None:
     assert comm.sent == mean.bytes_sent
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_shares_cut_between_units(world: World) -> None:
     """No 16-bit number is torn in two."""
     for length in range(20):

@@ -3,7 +3,6 @@
 Those with large networks are run by tests/test_smoke.py.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,15 +16,10 @@ from hpcddl.cli import main
 from hpcddl.config import Config, load_config
 from hpcddl.data.known import contents
 from hpcddl.fit import fit
-from hpcddl.launcher import promised_size
 from hpcddl.shorten import shorten
 from hpcddl.stopping import Notice
 from hpcddl.world import World
 from tests.recipe_sizes import small
-
-pytestmark = pytest.mark.skipif(
-    promised_size(os.environ) != 2, reason="two learners show what a recipe does among several"
-)
 
 
 @pytest.fixture

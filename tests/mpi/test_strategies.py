@@ -220,6 +220,7 @@ def test_every_strategy_has_a_case() -> None:
     assert all(hasattr(Simulation, name) for name in STRATEGIES)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("case", RUNS, ids=label)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_agrees_with_the_dense_simulation(
@@ -233,6 +234,7 @@ def test_agrees_with_the_dense_simulation(
     np.testing.assert_allclose(all_weights(strategy), expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_ssgd_is_one_learner_with_the_global_batch(
     optimizer: str, world: World, tmp_path: Path
@@ -249,6 +251,7 @@ def test_ssgd_is_one_learner_with_the_global_batch(
     np.testing.assert_allclose(all_weights(strategy), np.tile(w, (world.size, 1)), atol=1e-13)
 
 
+@pytest.mark.ranks(2, 3, 4)
 @pytest.mark.parametrize("case", CASES["dpsgd"], ids=label)
 def test_consensus_takes_the_mean_step(case: dict[str, Any], world: World, tmp_path: Path) -> None:
     """Identity 5: w_a(t+1) = w_a(t) - alpha * mean_j u_j for every doubly stochastic A."""
@@ -261,6 +264,7 @@ def test_consensus_takes_the_mean_step(case: dict[str, Any], world: World, tmp_p
         np.testing.assert_allclose(after, before.mean(0) - rate(step) * mean, atol=1e-14)
 
 
+@pytest.mark.ranks(2, 3, 4)
 @pytest.mark.parametrize("case", CASES["dpsgd"], ids=label)
 def test_identical_data_is_ssgd(case: dict[str, Any], world: World, tmp_path: Path) -> None:
     """Identity 5: with the same batch on every learner DPSGD is SSGD, and learners stay equal."""
@@ -286,6 +290,7 @@ def test_no_weight_noise_changes_nothing(
     np.testing.assert_allclose(all_weights(noisy), all_weights(plain), rtol=0, atol=1e-14)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 @pytest.mark.parametrize("reading", ["per_learner", "shared"])
 def test_weight_noise_follows_its_rule(reading: Any, world: World, tmp_path: Path) -> None:
     """SSGD* (A sec. 2.1): gradients at w + xi_j, or the same xi added to every learner's w."""
@@ -303,6 +308,7 @@ def test_weight_noise_follows_its_rule(reading: Any, world: World, tmp_path: Pat
     np.testing.assert_allclose(all_weights(strategy), np.tile(w, (world.size, 1)), atol=1e-13)
 
 
+@pytest.mark.ranks(1, 3, 4)
 @pytest.mark.parametrize("case", RUNS, ids=label)
 def test_resumes_bit_for_bit(case: dict[str, Any], world: World, tmp_path: Path) -> None:
     """Stopped after 3 updates and loaded into new objects: the same weights by bits, and bytes."""
@@ -324,6 +330,7 @@ def test_resumes_bit_for_bit(case: dict[str, Any], world: World, tmp_path: Path)
     assert sent == whole.traffic.bytes_sent
 
 
+@pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("case", RUNS, ids=label)
 def test_consensus_is_the_mean_and_leaves_no_trace(
     case: dict[str, Any], world: World, tmp_path: Path
@@ -339,6 +346,7 @@ def test_consensus_is_the_mean_and_leaves_no_trace(
     np.testing.assert_array_equal(all_weights(strategy), before)
 
 
+@pytest.mark.ranks(1, 3)
 def test_a_matrix_missing_on_one_rank_is_refused_by_all(world: World, tmp_path: Path) -> None:
     """A file that only rank 0 sees: every rank raises the same error, none waits for another."""
     path = tmp_path / f"A-{world.rank}.txt"
@@ -355,6 +363,7 @@ def test_a_matrix_missing_on_one_rank_is_refused_by_all(world: World, tmp_path: 
         case.build(STRATEGIES, model, sgd(model), world, SEED)
 
 
+@pytest.mark.ranks(1, 3)
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_consensus_averages_batch_norm_statistics(name: str, world: World) -> None:
     """Inside, the statistics are the learners' mean; outside, each learner's own again."""
@@ -368,6 +377,7 @@ def test_consensus_averages_batch_norm_statistics(name: str, world: World) -> No
     assert torch.equal(model[1].running_mean, own)
 
 
+@pytest.mark.ranks(1, 2, 3, 4)
 def test_bytes_sent_are_those_handed_to_mpi(world: World, tmp_path: Path) -> None:
     """A learner sends d * 8 bytes to each learner whose row of A names it."""
     ring = build({"name": "dpsgd", "topology": {"name": "ring"}}, world, {}, tmp_path)

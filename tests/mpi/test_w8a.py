@@ -40,6 +40,7 @@ CASES = [
 ]
 
 
+@pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize(("recipe", "batch", "steps"), CASES)
 def test_the_recipe_computes_what_the_study_does(
     recipe: str, batch: int, steps: int, shards: Path, world: World

@@ -124,7 +124,7 @@ def test_a_run_that_fails_ends_the_search(recipe: Path, tmp_path: Path) -> None:
         f"from hpcddl.cli import main; status = main({words!r});"
         "from mpi4py import MPI; assert not MPI.Is_initialized(); raise SystemExit(status)"
     )
-    done = run_python("-c", code)
+    done = run_python("-c", code, cold=True)
     assert done.returncode == 1, done.stderr
     assert "rate=0.5_seed=5: exit status 2: " in done.stderr
     assert "nosuch" in done.stderr
