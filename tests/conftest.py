@@ -18,6 +18,11 @@ ROOT = Path(__file__).parent.parent
 
 # Before torch is imported: on tensors as small as the tests', threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ranks that wait for others, mostly for slower ones to start, leave the cores to them: Open MPI's
+# own way of yielding keeps a core busy for each.
+os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+os.environ.setdefault("OMPI_MCA_threads_pthreads_yield_strategy", "nanosleep")
+os.environ.setdefault("OMPI_MCA_threads_pthreads_nanosleep_time", "200000")
 # And before MPI starts in this process, whichever test is the first to use it.
 mpi_start.prepare(os.environ)
 
@@ -38,8 +43,6 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        # As the command itself has it where cores are scarce.
-        "OMPI_MCA_mpi_yield_when_idle": "1",
     }
 
 

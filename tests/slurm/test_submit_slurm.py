@@ -1,6 +1,7 @@
 """`hpcddl submit` and the batch scripts under a real Slurm of two nodes."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -147,10 +148,14 @@ def test_a_warned_job_stops_and_goes_on(
 ) -> None:
     """The warning reaches every rank on both nodes; status 75 starts the job again."""
     skip_without_pmix(cluster, launcher)
-    # As real ranks, which agree on when to stop: the first to exit would end the others.
-    together = 'while [[ $(ls "$out"/warned-* | wc -l) -lt 4 ]]; do sleep 0.1; done; exit 75'
-    job = submit(recipe, launcher=launcher, path=stand_in(tmp_path, together))
-    warn(cluster, job, tmp_path)
+    # As real ranks, which agree on when to stop: all wait for the end of one pipe, as the launcher
+    # ends the others as soon as the first has exited.
+    os.mkfifo(tmp_path / "pipe")
+    together = f'exec 3<{tmp_path}/pipe; touch "$out/stops-$rank"; read -ru 3; exit 75'
+    with (tmp_path / "pipe").open("r+b", buffering=0):
+        job = submit(recipe, launcher=launcher, path=stand_in(tmp_path, together))
+        warn(cluster, job, tmp_path)
+        wait_until(lambda: len(list(tmp_path.glob("runs/r/stops-*"))) == 4)
     wait_until_idle(cluster)
     printed = output(tmp_path)
     assert {file.name for file in tmp_path.glob("runs/r/warned-*")} == {
