@@ -26,9 +26,15 @@ class Told:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         self._config: Any = None
+        self._faults: list[str] = []
 
     def _send(self, message: Any) -> None:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keeps why a file could not be imported."""
+        if report.failed:
+            self._faults.append(report.longreprtext)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Until told None, or the session outside is gone."""
@@ -39,6 +45,9 @@ class Told:
             told = json.loads(line)
             if told is None:
                 break
+            if told["case"] not in items:
+                print(*self._faults, sep="\n", file=OUTPUT, flush=True)
+                raise SystemExit(f"there is no {told['case']} on this rank")
             item, following = items[told["case"]], items.get(told["following"])
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             self._send("done")
@@ -55,5 +64,13 @@ if __name__ == "__main__":
     # By which the session outside asks a rank that hangs where it is.
     # To the job's output, not to what pytest captures of a test.
     faulthandler.register(signal.SIGUSR1, file=OUTPUT, all_threads=True)
-    words = ["-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:terminal", "tests/mpi"]
+    words = [
+        "-o",
+        "addopts=--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:terminal",
+        "tests/mpi",
+    ]
     sys.exit(pytest.main(words, plugins=[Told(sys.argv[1])]))

@@ -99,7 +99,8 @@ PartitionName=all Nodes=n1,n2 Default=YES State=UP
 """
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
+    """Limits are for what never comes: on a busy machine starting ranks may take minutes."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

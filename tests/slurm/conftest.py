@@ -17,6 +17,13 @@ from tests.slurm.cluster import Cluster, configuration, wait_until
 PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "srun", "sbatch")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests here wait for jobs, each with a limit of its own (wait_until)."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(1200))
+
+
 @pytest.fixture(scope="package")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Starts the daemons (as root, where Slurm is installed; else the tests skip, saying so)."""

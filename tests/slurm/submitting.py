@@ -82,7 +82,7 @@ def submit(
 
 
 def wait_until_idle(cluster: Cluster) -> None:
-    wait_until(lambda: cluster.run("squeue", "-h").stdout == "", seconds=120)
+    wait_until(lambda: cluster.run("squeue", "-h").stdout == "", seconds=600)
 
 
 def state(cluster: Cluster, job: str, field: str = "JobState") -> str:

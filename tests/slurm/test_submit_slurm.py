@@ -127,7 +127,10 @@ def test_what_waits_for_a_failed_packing_is_taken_away(
     submit("--after", merge, "--report", recipe)
     wait_until_idle(cluster)
     pack, *waiting = (line.job for line in read_down(tmp_path))
-    assert [state(cluster, f"{pack}_{task}") for task in (1, 2)] == ["COMPLETED", "FAILED"]
+    assert [state(cluster, f"{pack}_{task}") for task in (1, 2)] == [
+        "COMPLETED",
+        "FAILED",
+    ], output(tmp_path)
     assert [state(cluster, job) for job in waiting] == 3 * ["CANCELLED"]
     assert not (tmp_path / "runs").exists()
     assert [path.name.partition("-")[0] for path in (tmp_path / "slurm").glob("*.out")] == [
