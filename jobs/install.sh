@@ -164,14 +164,16 @@ step() { # LABEL COMMAND...: one line with its time; the output goes to the log
 }
 
 beside() { # COMMAND...: goes on while the next step runs; `joined` waits for it
-    (set -e; "$@") >"$state/beside.log" 2>&1 &
+    rm -f "$state/beside.status"
+    (set -e; trap 'echo $? >"$state/beside.status"' EXIT; "$@") >"$state/beside.log" 2>&1 &
     beside=$!
-    trap 'kill "$beside" 2>/dev/null' EXIT # where the step beside it fails
+    trap 'kill "$beside" 2>/dev/null || true' EXIT # where the step that it runs beside fails
 }
 
-joined() { # what `beside` has begun is done, or its end is shown
+joined() { # what `beside` has begun is done, or its end is shown; a step's subshell cannot `wait` for it
+    tail --pid="$beside" -f /dev/null
     cat "$state/beside.log"
-    wait "$beside"
+    return "$(cat "$state/beside.status")"
 }
 
 finish() { # STEP: what it was done for comes on stdin; renamed, so that it is there whole or not at all

@@ -180,6 +180,31 @@ def test_what_tests_use_is_no_part_of_the_demo(checkout: Checkout) -> None:
     assert "tests: " not in checkout.install("--check", "--without-tests").stdout
 
 
+@pytest.mark.parametrize(("ends", "status"), [("true", 0), ("false", 1)])
+def test_what_is_installed_beside_the_build(ends: str, status: int, tmp_path: Path) -> None:
+    """It is waited for, and where it fails the set-up does, with the end of its log."""
+    text = (ROOT / "jobs/install.sh").read_text()
+    functions = re.findall(
+        r"^(?:step|beside|joined)\(\) \{.*?^\}\n", text, re.MULTILINE | re.DOTALL
+    )
+    assert len(functions) == 3
+    work = f"packages() {{ sleep 0.2; echo so far; {ends}; echo and on; }}"
+    lines = ["beside packages", "step build true", "step packages joined", "echo set up"]
+    code = "\n".join(["set -euo pipefail", f"state={tmp_path} log={tmp_path}/log", *functions])
+    result = subprocess.run(
+        ["bash", "-c", "\n".join([code, work, *lines])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (status, "")
+    assert ("set up" in result.stdout) == (status == 0)
+    assert ("\nso far\n" in result.stdout) == (status != 0)
+    said = (tmp_path / "log").read_text()
+    assert ("so far" in said, "and on" in said) == (True, status == 0)
+
+
 def test_interrupted_packages_start_again(checkout: Checkout) -> None:
     venv = made(checkout)
     assert "packages: " in checkout.install("--check").stdout
