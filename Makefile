@@ -29,10 +29,10 @@ demo: ## the main job on a generated corpus: pack it, train with SSGD and DPSGD,
 	@bash jobs/demo.sh $(ARGS)
 
 test: setup ## the test suite, without what takes minutes
-	@python -m pytest -n 2 $(ARGS)
+	@python -m pytest -n 3 $(ARGS)
 
 test-quick: setup ## for every edit: without Slurm, kills, cold starts and most numbers of ranks
-	@python -m pytest -n 2 -m "not slow and not thorough" $(ARGS)
+	@python -m pytest -n 3 -m "not slow and not thorough" $(ARGS)
 
 test-slow: setup ## the tests that take minutes
 	@python -m pytest -m slow $(ARGS)

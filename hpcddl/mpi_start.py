@@ -41,6 +41,11 @@ def describe(environment: Mapping[str, str], root: Path = Path("/")) -> str:
     return f"ofi as it comes ({_why_kept(environment, root)})"
 
 
+def waits_politely(environment: Mapping[str, str]) -> bool:
+    """Whether this rank leaves its core to others while it waits, after `prepare`."""
+    return environment.get(_YIELD, "0") not in ("0", "false", "no")
+
+
 def _wait_politely(environment: MutableMapping[str, str]) -> None:
     """Where cores are scarce, Open MPI shall not spin while it waits.
 

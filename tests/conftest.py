@@ -1,5 +1,6 @@
 """What all tests share: how to start ranks, and where the real data lies."""
 
+import gc
 import os
 import re
 import subprocess
@@ -109,13 +110,14 @@ def real_data() -> Path:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """What shares a cluster, a job of ranks or a file's fixtures stays in one of two processes."""
+    """What shares a cluster, a job of ranks or a file's fixtures stays in one process."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return scope(nodeid)
 
+    config.option.loadscopereorder = False  # it would undo the order of collection, see below
     return Scheduling(config, log)
 
 
@@ -127,6 +129,12 @@ def scope(nodeid: str) -> str:
     return f"mpi {ranks[1]}" if ranks else nodeid.partition("::")[0]
 
 
+def pytest_collection_finish() -> None:
+    """What is there by now stays: garbage collections need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slurm first: its tests mostly wait, and another process has the cores meanwhile."""
+    """Slurm first: its tests mostly wait, and other processes have the cores meanwhile."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/slurm/"))

@@ -10,7 +10,7 @@ from mpi4py import MPI
 from torch import Tensor, nn
 
 from hpcddl.communication.exchange import ring_allreduce_bytes
-from hpcddl.communication.horovod import start
+from hpcddl.communication.horovod import finish, start
 from hpcddl.world import World
 
 
@@ -51,7 +51,7 @@ class GradientMean:
                     parameter.grad = torch.zeros_like(parameter)
                 self._start(i, parameter)
         for handle in self._running.values():
-            hvd.synchronize(handle)
+            finish(handle)
         self._network.arrive()
         self._running.clear()
 

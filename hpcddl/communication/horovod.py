@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import cache
 
 import horovod.torch as hvd
 from mpi4py import MPI
 
+from hpcddl import mpi_start
 from hpcddl.world import World
+
+_PAUSE_SECONDS = 2e-4  # between two looks at whether a sum is done
 
 
 def start(world: World, fusion_mib: int, group: MPI.Intracomm | None = None) -> hvd.ProcessSet:
@@ -27,6 +31,19 @@ def start(world: World, fusion_mib: int, group: MPI.Intracomm | None = None) -> 
     os.environ["HOROVOD_DYNAMIC_PROCESS_SETS"] = "1"
     hvd.init(comm=world.comm)
     return next(one for one in _process_sets(tuple(groups)) if world.rank in one.ranks)
+
+
+def finish(handle: int) -> None:
+    """Waits for the operation that `handle` stands for.
+
+    Horovod waits by calling sched_yield over and over. Where ranks share cores that takes turns
+    from the ranks that it waits for; on Linux 6.18 they then get none for up to a minute. So there
+    this rank sleeps between two looks.
+    """
+    if mpi_start.waits_politely(os.environ):
+        while not hvd.poll(handle):
+            time.sleep(_PAUSE_SECONDS)
+    hvd.synchronize(handle)
 
 
 @cache  # Horovod refuses to be told of the same set twice

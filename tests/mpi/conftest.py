@@ -28,8 +28,12 @@ def is_rank(config: pytest.Config) -> bool:
     return config.pluginmanager.has_plugin(PLUGIN)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A case for each number of ranks; on a rank, for its job's number."""
+    """A case for each number of ranks; on a rank, for its job's number.
+
+    Last, so that its name is the same on a rank, which collects this folder alone.
+    """
     mark = metafunc.definition.get_closest_marker("ranks")
     counts = mark.args if mark else (2,)
     if is_rank(metafunc.config):

@@ -1,5 +1,8 @@
 """Gradients averaged under backward: the mean, on every rank, until told to stop."""
 
+import time
+
+import horovod.torch as hvd
 import numpy as np
 import pytest
 import torch
@@ -38,3 +41,32 @@ def test_a_parameter_unused_on_one_learner(world: World) -> None:
         parameter.grad = None
     (world.rank * model(x, 0)).backward()
     np.testing.assert_allclose(model.first.weight.grad, world.rank * x)
+
+
+@pytest.mark.parametrize("polite", ["1", "0"])
+def test_who_waits_does_not_wait_inside_horovod(
+    polite: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ranks share cores: Horovod is asked for the sum when it is there."""
+    monkeypatch.setenv("OMPI_MCA_mpi_yield_when_idle", polite)
+    there = []
+    real = hvd.synchronize
+
+    def synchronize(handle: int) -> None:
+        there.append(hvd.poll(handle))
+        real(handle)
+
+    monkeypatch.setattr(hvd, "synchronize", synchronize)
+    layer = nn.Linear(2, 1)
+    mean = GradientMean(layer, world, fusion_mib=0)
+    if world.rank == 1:
+        time.sleep(0.2)
+    (world.rank * layer(torch.ones(1, 2))).backward()
+    mean.finish()
+    mean.stop()
+    np.testing.assert_allclose(layer.weight.grad, np.full((1, 2), 0.5))
+    assert len(there) == 2  # weight and bias
+    if polite == "1":
+        assert all(there)
+    elif world.rank == 0:
+        assert not there[0]  # rank 1 had not begun

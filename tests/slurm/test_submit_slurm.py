@@ -124,7 +124,7 @@ def test_what_waits_for_a_failed_packing_is_taken_away(
     path = on_path(tmp_path, '#!/bin/bash\necho "$@"; [[ $* != *"--job 2/2"* ]]\n')
     words = ("prep", "--", "--data", "x", "--ali", "x", "--out", "set")
     merge = submit("--array", 2, *words, path=path)
-    submit("--after", merge, "--report", recipe)
+    submit("--after", merge, "--report", recipe, path=path)  # of the same site
     wait_until_idle(cluster)
     pack, *waiting = (line.job for line in read_down(tmp_path))
     assert [state(cluster, f"{pack}_{task}") for task in (1, 2)] == [
