@@ -53,6 +53,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.thorough
 def test_every_command_starts_by_itself() -> None:
     """Where no other command has imported what this one needs of hpcddl."""
     done = run_python("-c", STARTS, *COMMANDS, cold=True)

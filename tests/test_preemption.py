@@ -125,6 +125,7 @@ def stopped(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder, done.stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES)
 def test_stopped_and_resumed_is_bit_for_bit_the_same(case: str, stopped: tuple[Path, str]) -> None:
     """Exit 75 with a checkpoint of the update that all agreed on; then the run left alone."""

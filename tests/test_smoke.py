@@ -28,6 +28,7 @@ def world() -> World:
     return World.create()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_large_network_takes_two_steps(
     name: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

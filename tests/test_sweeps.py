@@ -120,6 +120,7 @@ def test_bad_files_are_one_line(tmp_path: Path) -> None:
         read_sweep("nosuch")
 
 
+@pytest.mark.thorough
 def test_one_run_and_then_all(sweep: Path, tmp_path: Path, command: Launch, hpcddl: Launch) -> None:
     """An array task trains one; --all leaves it alone and trains the others; the list says so.
 

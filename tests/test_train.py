@@ -82,6 +82,7 @@ def test_global_batches_do_not_depend_on_the_ranks(
     np.testing.assert_allclose(losses[1:], [losses[0]], rtol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("strategy", "every_steps"), [("ssgd", 0), ("dpsgd", 3)])
 def test_killed_and_resumed_is_bit_for_bit_the_same(
     strategy: str, every_steps: int, shards: Path, tmp_path: Path, hpcddl: Launch
@@ -133,6 +134,7 @@ def rank_process(word: str) -> int:
     raise AssertionError("no rank found")
 
 
+@pytest.mark.thorough
 def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> None:
     """Within 5 s, non-zero, with that rank's traceback."""
     recipe = write_recipe(tmp_path / "r.yaml", shards, "dpsgd")
@@ -163,6 +165,7 @@ def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> 
     assert not (tmp_path / "r" / "summary.json").exists()
 
 
+@pytest.mark.thorough
 def test_an_import_that_breaks_on_one_rank_ends_the_job() -> None:
     """Before there is a World, too: a library that is broken on one node leaves no rank waiting."""
     code = (
@@ -249,6 +252,7 @@ def test_a_damaged_shard_is_refused(tmp_path: Path, command: Launch) -> None:
 PMIX = ("PMIX_NAMESPACE", "PMIX_RANK", "PMIX_SERVER_URI41", "PMIX_SERVER_URI4")
 
 
+@pytest.mark.thorough
 def test_worlds_of_one_are_refused(shards: Path, tmp_path: Path) -> None:
     """A launcher whose ranks do not find each other starts N worlds of one: a real such launch."""
     recipe = write_recipe(tmp_path / "r.yaml", shards, "ssgd")

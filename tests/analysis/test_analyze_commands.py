@@ -46,6 +46,7 @@ def kill_in_the_middle(words: list[str], kept: Path) -> None:
     process.wait()
 
 
+@pytest.mark.thorough
 def test_a_killed_landscape_goes_on_to_the_same_bytes(
     runs: list[Path], tmp_path: Path, command: Launch
 ) -> None:

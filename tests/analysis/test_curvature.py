@@ -59,6 +59,7 @@ def dense_hessian(run: Path, samples: int, seed: int, offset: tuple[float, float
     return torch.stack(rows).numpy()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_finds_the_dense_spectrum(run: Path, ranks: int, hpcddl: Launch, tmp_path: Path) -> None:
     """At the consensus and at each point of the grid, on any number of ranks."""

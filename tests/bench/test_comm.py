@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.conftest import Launch
 
 
+@pytest.mark.thorough
 def test_measures_every_part(hpcddl: Launch) -> None:
     """All parts of an exchange between two ranks are timed, and the ratios are theirs."""
     done = hpcddl("bench", "comm", "--classes", 100, "--repeats", 3, "--json", ranks=2)
@@ -17,6 +20,7 @@ def test_measures_every_part(hpcddl: Launch) -> None:
     assert result["transfer_to_bare_speed"] == ratio
 
 
+@pytest.mark.thorough
 def test_says_what_sixteen_bits_cost(hpcddl: Launch) -> None:
     """Rounding to 8 and 11 bits of mantissa: a relative error of about 2^-9 and 2^-12 / sqrt(3)."""
     errors = []

@@ -95,6 +95,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)  # and with it the zeros in the page cache
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shuffle", ["exact", "blocks"])
 def test_thirty_million_windows_fit_beside_a_model(large, shuffle):
     """At most 300 MB per rank beside the maps, 3 s for an epoch's order (here with slack)."""

@@ -87,6 +87,7 @@ def test_a_rerun_does_only_what_is_missing(corpus, command, tmp_path, whole):
     assert contents(tmp_path / "set") == whole
 
 
+@pytest.mark.thorough
 def test_a_killed_packing_goes_on(corpus, command, tmp_path, whole):
     """SIGKILL at any moment leaves whole shards only; the same command finishes the same set."""
     words = [str(word) for word in ("prep", "kaldi", *options(corpus, tmp_path / "set"))]

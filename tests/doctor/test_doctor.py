@@ -14,6 +14,8 @@ from hpcddl.cli import main
 from hpcddl.doctor import CHECKS
 from tests.conftest import ROOT, Launch, environment, mpirun_command
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = [sys.executable, "-m", "hpcddl.cli", "doctor", "--json"]
 MPIRUN = mpirun_command(1)[:1]
 

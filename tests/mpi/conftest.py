@@ -39,8 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if is_rank(metafunc.config):
         own = int(os.environ["OMPI_COMM_WORLD_SIZE"])
         counts = tuple(n for n in counts if n == own)
+    cases = [
+        pytest.param(n, marks=[pytest.mark.thorough] if n in (1, 4) and len(counts) > 1 else [])
+        for n in counts
+    ]
     metafunc.fixturenames.append("ranks")
-    metafunc.parametrize("ranks", counts, ids=lambda n: f"{n} ranks")
+    metafunc.parametrize("ranks", cases, ids=lambda n: f"{n} ranks")
 
 
 def ranks_of(item: pytest.Item | None) -> int | None:

@@ -42,6 +42,7 @@ def distinct_weights(config: Config) -> int:
     return 2 if mixing else 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", small())
 def test_a_recipe_takes_two_steps(name: str, world: World, rounds: list[tuple[int, bool]]) -> None:
     """It learns, evaluates, and goes on from the first step's checkpoint.

@@ -77,6 +77,7 @@ def test_a_picture_is_drawn_also_where_all_diverge(corpus: Corpus, tmp_path: Pat
     assert (tmp_path / "table4-mini.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_the_mini_corpus_end_to_end(hpcddl: Launch, tmp_path: Path) -> None:
     """Every combination trained on two ranks; a second call trains nothing, and says the same."""
     small = "epochs=1", "schedule.warmup_epochs=0", "schedule.decay_epochs=1", "model.layers=1"

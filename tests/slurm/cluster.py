@@ -27,11 +27,8 @@ class Cluster:
         self.daemons[name] = subprocess.Popen(words, env=own, stdout=quiet, stderr=quiet)
 
     def start_node(self, name: str) -> None:
-        """With a host name of its own, by which MPI tells which ranks share a node.
-
-        Its jobs come first at the cores: all other tests together end sooner than these.
-        """
-        line = f"hostname {name} && exec nice -n -10 slurmd -D -N {name}"
+        """With a host name of its own, by which MPI tells which ranks share a node."""
+        line = f"hostname {name} && exec slurmd -D -N {name}"
         self.start(name, "unshare", "--uts", "sh", "-c", line)
 
     def stop(self) -> None:

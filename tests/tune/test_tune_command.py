@@ -42,6 +42,7 @@ exec "$@"
 """
 
 
+@pytest.mark.thorough
 def test_a_search_that_was_stopped_goes_on(
     recipe: Path, tmp_path: Path, hpcddl: Launch, command: Launch, interruptible: None
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_search_stops_with_the_run_that_is_told_to(
     assert "the same command goes on from here" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_trial_on_two_ranks_that_diverges(
     recipe: Path, tmp_path: Path, command: Launch, interruptible: None
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_trial_on_two_ranks_that_diverges(
     assert trial["runs"][0]["learners"] == 2
 
 
+@pytest.mark.thorough
 def test_a_run_that_fails_ends_the_search(recipe: Path, tmp_path: Path) -> None:
     """With status 1 and its error in a line. MPI has not been started beside it."""
     words = ["tune", str(recipe), "data.path=nosuch", "--launcher", "env"]

@@ -14,6 +14,8 @@ from tests.conftest import ROOT, environment, run_python
 from tests.synthetic import write_recipe, write_shards
 from tests.warm.start import warm_python
 
+pytestmark = pytest.mark.thorough
+
 SEES = """
 import json, os, sys, torch
 from mpi4py import MPI
