@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from hpcddl.errors import UserError
-from hpcddl.files import sha256
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import sha256
 
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def add_common(

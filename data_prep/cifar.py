@@ -17,8 +17,8 @@ from data_prep.archive import Archive
 from data_prep.arguments import add_classes, add_common
 from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.synthetic import synthetic_images
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import labelled
-from hpcddl.errors import UserError
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

@@ -12,8 +12,8 @@ from data_prep.arguments import add_common, add_heldout_fraction
 from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.split import heldout_mask
 from data_prep.synthetic import synthetic_images
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import labelled
-from hpcddl.errors import UserError
 
 _SHAPE = (1, 8, 8)
 _NAMES = [str(digit) for digit in range(10)]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpcddl.errors import UserError
-from hpcddl.files import sync_folder
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import sync_folder
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def read_shape(file: BinaryIO, where: str, dimensions: int) -> tuple[int, ...]:

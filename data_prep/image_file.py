@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm")
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM")  # by content: others have decoders that run programs

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.image_file import SUFFIXES
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _FOLDERS = {"train": "train", "heldout": "val"}
 

@@ -15,8 +15,8 @@ from data_prep.image_folder import Listing, list_images
 from data_prep.ordered_map import ordered_map
 from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.synthetic import synthetic_images
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import labelled
-from hpcddl.progress import Progress
 
 _TASK = 16  # images that a worker decodes at a time
 _CLASSES = 1000  # of ImageNet

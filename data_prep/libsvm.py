@@ -16,9 +16,9 @@ from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.split import heldout_mask
 from data_prep.svmlight import Row, read_rows
 from data_prep.synthetic import balanced_labels, split_sizes
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import sha256
 from hpcddl.data.manifest import labelled
-from hpcddl.errors import UserError
-from hpcddl.files import sha256
 
 _BLOCK_BYTES = 1 << 24
 _BLOCK_ROWS = 4096

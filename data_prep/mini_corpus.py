@@ -29,7 +29,7 @@ from data_prep.mini_speech import (
     generate,
     stay_probability,
 )
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _JOBS = 2
 

@@ -15,8 +15,8 @@ from data_prep.arguments import add_common
 from data_prep.idx import read_blocks, read_shape
 from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.synthetic import synthetic_images
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import labelled
-from hpcddl.errors import UserError
 
 _SHAPE = (1, 28, 28)
 _BLOCK = 4096  # images

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import sync_folder, write_whole
 from hpcddl.data.manifest import MANIFEST, FieldEntry, Manifest, ShardEntry, write_manifest
 from hpcddl.data.shard_file import check_contents, check_shard
 from hpcddl.data.shard_writer import shard_name
-from hpcddl.errors import UserError
-from hpcddl.files import sync_folder, write_whole
 
 SPLITS = ("train", "heldout")
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from data_prep.arguments import check_common
 from data_prep.folder import new_folder
 from hpcddl import __version__
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import MANIFEST, FieldEntry, Kind, Manifest, TextEntry
 from hpcddl.data.shard_writer import ShardSetWriter, write_lines
-from hpcddl.errors import UserError
-from hpcddl.progress import Progress
 
 Block = tuple[str, dict[str, NDArray]]
 """A split, and for each field the (n, *shape) array of its next n samples."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def heldout_mask(samples: int, fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.archive import open_file
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _LINE = re.compile(rb"([^\s:]+)((?:[ \t]+[0-9]+:[^\s:_]+)*)\s*")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

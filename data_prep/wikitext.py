@@ -19,9 +19,9 @@ from data_prep.archive import Archive, open_file
 from data_prep.arguments import add_common
 from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.synthetic import split_sizes
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import sha256
 from hpcddl.data.manifest import FieldEntry
-from hpcddl.errors import UserError
-from hpcddl.files import sha256
 
 EOS, UNK = "<eos>", "<unk>"
 _BLOCK = 1 << 18  # tokens

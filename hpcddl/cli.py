@@ -7,18 +7,21 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from hpcddl import mpi_start
-from hpcddl.errors import UserError
-from hpcddl.launcher import promised_rank
+from hpcddl.cluster import mpi_start
+from hpcddl.cluster.launcher import promised_rank
+from hpcddl.common.errors import UserError
 
 # words -> (module with add_arguments and run, one line for --help)
 COMMANDS = {
     "doctor": ("hpcddl.doctor.command", "what is installed and how it fits; what mends it"),
-    "train": ("hpcddl.launch", "train a network on all ranks of the launcher"),
+    "train": ("hpcddl.commands.train", "train a network on all ranks of the launcher"),
     "evaluate": ("data_prep.kaldi.posteriors", "held-out loss, or Kaldi posteriors, of a run"),
-    "export": ("hpcddl.export", "the network of a run as safetensors, or as a torch program"),
-    "recipes": ("hpcddl.recipes.show", "list the packaged recipes, or show one in full"),
-    "models": ("hpcddl.models.show", "list the networks with their sizes, or show one in full"),
+    "export": (
+        "hpcddl.commands.export",
+        "the network of a run as safetensors, or as a torch program",
+    ),
+    "recipes": ("hpcddl.commands.recipes", "list the packaged recipes, or show one in full"),
+    "models": ("hpcddl.commands.models", "list the networks with their sizes, or show one in full"),
     "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
     "submit": ("hpcddl.submit.command", "submit a recipe, a sweep, prep or report to Slurm"),
     "jobs": ("hpcddl.submit.jobs_command", "the submitted jobs: state, progress, output"),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl import mpi_start
 from hpcddl.cli import main
+from hpcddl.cluster import mpi_start
 from tests.warm.start import warm_python
 
 ROOT = Path(__file__).parent.parent

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddl.accumulate import backward
-from hpcddl.evaluate import classification_loss
+from hpcddl.training.accumulate import backward
+from hpcddl.training.evaluate import classification_loss
 
 
 def network() -> nn.Sequential:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddl.accumulate import backward
-from hpcddl.autocast import Autocast
-from hpcddl.loss_scale import LossScale
 from hpcddl.models.bilstm import bilstm
 from hpcddl.models.resnet import resnet20
+from hpcddl.optimizers.loss_scale import LossScale
+from hpcddl.training.accumulate import backward
+from hpcddl.training.autocast import Autocast
 from tests.synthetic import write_recipe, write_shards
 
 Command = Callable[..., CompletedProcess[str]]
@@ -85,7 +85,7 @@ def test_resumes_bit_for_bit(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A float16 run goes on with the loss scale that it had come to, from one far too large."""
-    monkeypatch.setattr("hpcddl.learner.LossScale", partial(LossScale, 2.0**30))
+    monkeypatch.setattr("hpcddl.run.learner.LossScale", partial(LossScale, 2.0**30))
     recipe = write_recipe(
         tmp_path / "r.yaml", write_shards(tmp_path / "shards"), "dpsgd", "autocast: float16"
     )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from hpcddl.batch_norm import Recomputed, recomputed
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.training.batch_norm import Recomputed, recomputed
 from tests.conftest import Launch
 from tests.synthetic import write_recipe, write_shards
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from hpcddl import checkpoint
-from hpcddl.checkpoint import Position, at_epoch, newest
-from hpcddl.config import Checkpointing
-from hpcddl.errors import UserError
-from hpcddl.learner import parse_reference
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.run import checkpoint
+from hpcddl.run.checkpoint import Position, at_epoch, newest
+from hpcddl.run.config import Checkpointing
+from hpcddl.run.learner import parse_reference
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.config import load_config, save_config
-from hpcddl.errors import UserError
-from hpcddl.options import Choice
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import Choice
 from hpcddl.recipes import merge, names
+from hpcddl.run.config import load_config, save_config
 
 
 @pytest.mark.parametrize("name", names())

@@ -5,8 +5,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcddl.cores import Cores, share
-from hpcddl.ranges import ranges
+from hpcddl.cluster.cores import Cores, share
+from hpcddl.common.ranges import ranges
 
 CORES = st.sets(st.integers(0, 40), min_size=1, max_size=12).map(lambda s: tuple(sorted(s)))
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hpcddl.divergence import Heldout, at_chance, settled_at_chance
+from hpcddl.run.divergence import Heldout, at_chance, settled_at_chance
 
 LN = math.log(100)
 

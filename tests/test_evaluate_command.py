@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from hpcddl.trained import load_trained
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.run.trained import load_trained
 from tests.conftest import Launch
 from tests.synthetic import write_recipe, write_shards
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddl import export
 from hpcddl.cli import main
+from hpcddl.cluster.world import World
+from hpcddl.commands import export
 from hpcddl.data.network_input import network_input
-from hpcddl.trained import load_trained
-from hpcddl.world import World
+from hpcddl.run.trained import load_trained
 from tests.conftest import Launch
 from tests.synthetic import write_recipe, write_shards
 

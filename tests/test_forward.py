@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from hpcddl.accumulate import backward
+from hpcddl.common.errors import UserError
 from hpcddl.data.known import Contents
 from hpcddl.data.manifest import labelled
 from hpcddl.data.stand_in import write_stand_in
-from hpcddl.errors import UserError
-from hpcddl.forward import check_compiler, forward
 from hpcddl.models.resnet import resnet20
+from hpcddl.training.accumulate import backward
+from hpcddl.training.forward import check_compiler, forward
 from tests.conftest import Launch
 
 RECIPE = """\

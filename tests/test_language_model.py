@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hpcddl import checkpoint, hidden_state
-from hpcddl.accumulate import backward
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.text import TokenWindows, open_text
-from hpcddl.errors import UserError
-from hpcddl.evaluate import evaluate, log_prior
+from hpcddl.models import hidden_state
 from hpcddl.models.lstm_lm import lstm_lm
+from hpcddl.run import checkpoint
 from hpcddl.strategies import STRATEGIES
-from hpcddl.world import World
+from hpcddl.training.accumulate import backward
+from hpcddl.training.evaluate import evaluate, log_prior
 from tests.conftest import Launch
 from tests.synthetic import WORDS, write_shards, write_text
 from tests.test_restart import CASES, killed_after, train_all

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcddl.local_steps import local_steps
+from hpcddl.strategies.local_steps import local_steps
 
 
 @given(

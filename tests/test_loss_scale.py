@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcddl.accumulate import backward
-from hpcddl.autocast import Autocast
-from hpcddl.loss_scale import LossScale
+from hpcddl.optimizers.loss_scale import LossScale
+from hpcddl.training.accumulate import backward
+from hpcddl.training.autocast import Autocast
 
 INFINITE, NAN = float("inf"), float("nan")
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddl.errors import UserError
-from hpcddl.evaluate import classification_loss
+from hpcddl.common.errors import UserError
 from hpcddl.models.bilstm import bilstm
 from hpcddl.models.logistic import logistic_regression
 from hpcddl.models.mlp import mlp
 from hpcddl.models.resnet import Block, resnet20
 from hpcddl.optimizers.groups import parameter_groups
+from hpcddl.training.evaluate import classification_loss
 
 
 def test_bilstm_is_the_papers() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl import mpi_start
+from hpcddl.cluster import mpi_start
+from hpcddl.cluster.launcher import one_node
 from hpcddl.doctor.command import gather
-from hpcddl.launcher import one_node
 
 BTL = "OMPI_MCA_btl"
 ONE = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}

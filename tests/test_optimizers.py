@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from hpcddl.optimizers import OPTIMIZERS, sgd
 from hpcddl.optimizers.lars import lars
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from hpcddl import checkpoint, evaluate, fit, saver
+from hpcddl.run import checkpoint, fit, saver
+from hpcddl.training import evaluate
 from tests.conftest import ROOT, Launch, environment, run_python
 from tests.synthetic import write_recipe, write_shards, write_text
 from tests.test_train import lines, refused, summary, without_times
@@ -34,11 +35,14 @@ for recipe in sorted(Path(sys.argv[1]).glob("*/*.yaml")):
 TELL = """
 import json, os, sys, threading, time
 import mpi4py.MPI as MPI
-import hpcddl.accumulate, hpcddl.agreement, hpcddl.evaluate
+import hpcddl.training.accumulate, hpcddl.run.agreement, hpcddl.training.evaluate
 from hpcddl.cli import main
-hpcddl.agreement.LONGEST = 1
+hpcddl.run.agreement.LONGEST = 1
 rank = MPI.COMM_WORLD.rank
-places = [(hpcddl.accumulate, "classification_loss"), (hpcddl.evaluate, "network_input")]
+places = [
+    (hpcddl.training.accumulate, "classification_loss"),
+    (hpcddl.training.evaluate, "network_input"),
+]
 reals = [getattr(*place) for place in places]
 def train(recipe, when, whom, number, call):
     def tell():
@@ -267,7 +271,7 @@ def test_nothing_whole_is_no_fresh_start(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from hpcddl.run_lock import RunLock
+from hpcddl.run.run_lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 lock.take()
 print("taken", flush=True)
@@ -406,7 +410,7 @@ def test_every_minutes(
 
     Here an update takes a minute; the round that finds an interval over ends an update later.
     """
-    monkeypatch.setattr("hpcddl.agreement.LONGEST", 1)
+    monkeypatch.setattr("hpcddl.run.agreement.LONGEST", 1)
     clock = iter(range(0, 10**6, 60))
     monkeypatch.setattr(saver, "time", type("", (), {"monotonic": lambda: float(now[0])}))
     now = [next(clock)]

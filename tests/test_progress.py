@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hpcddl import progress as module
-from hpcddl.progress import Progress
+from hpcddl.common import progress as module
+from hpcddl.common.progress import Progress
 
 
 def test_quick_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from hpcddl.config import load_config
+from hpcddl.commands.recipe_plot import draw_schedule
 from hpcddl.recipes import names
-from hpcddl.recipes.plot import draw_schedule
+from hpcddl.run.config import load_config
 from tests.conftest import Launch
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from hpcddl import checkpoint
+from hpcddl.run import checkpoint
 from hpcddl.strategies import STRATEGIES
 from tests.conftest import Launch, run_python
 from tests.synthetic import write_recipe, write_shards
@@ -41,7 +41,7 @@ def weights_after(run: Path, epochs: int) -> dict[str, torch.Tensor]:
 EVERY = """
 import sys, torch
 from pathlib import Path
-from hpcddl import resume
+from hpcddl.run import resume
 from hpcddl.cli import main
 def restore(strategy, *rest):
     real(strategy, *rest)

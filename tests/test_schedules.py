@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from hpcddl.config import load_config
-from hpcddl.errors import UserError
-from hpcddl.schedules import SCHEDULES, constant, cosine, speech, step
+from hpcddl.common.errors import UserError
+from hpcddl.optimizers.schedules import SCHEDULES, constant, cosine, speech, step
+from hpcddl.run.config import load_config
 
 # Every entry of the table, warmed up from 0.1 to 0.8 over 5 of 20 epochs.
 WARMED_UP: dict[str, dict[str, Any]] = {

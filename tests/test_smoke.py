@@ -8,13 +8,13 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from hpcddl.config import Config, load_config
+from hpcddl.cluster.world import World
 from hpcddl.data.known import KNOWN, Contents, contents
 from hpcddl.data.manifest import read_manifest
+from hpcddl.optimizers.schedules import SCHEDULES
 from hpcddl.recipes import names
-from hpcddl.schedules import SCHEDULES
-from hpcddl.shorten import changes, shorten
-from hpcddl.world import World
+from hpcddl.run.config import Config, load_config
+from hpcddl.run.shorten import changes, shorten
 from tests.conftest import Launch
 from tests.recipe_sizes import large
 from tests.synthetic import write_recipe, write_shards

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcddl.common.errors import UserError
 from hpcddl.communication.topology import (
     TOPOLOGIES,
     Cycle,
@@ -22,7 +23,6 @@ from hpcddl.communication.topology import (
     stochastic_fault,
     torus,
 )
-from hpcddl.errors import UserError
 
 NAMES = [name for name in TOPOLOGIES if name != "from_file"]
 

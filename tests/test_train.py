@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcddl.launch import default_folder
+from hpcddl.commands.train import default_folder
 from tests.conftest import ROOT, Launch, environment, mpirun_command, run_python
 from tests.synthetic import CLASSES, write_recipe, write_shards
 
@@ -140,7 +140,7 @@ def test_an_exception_on_one_rank_ends_the_job(shards: Path, tmp_path: Path) -> 
     recipe = write_recipe(tmp_path / "r.yaml", shards, "dpsgd")
     code = (
         "import sys, time, mpi4py.MPI as m\n"
-        "import hpcddl.accumulate as t\n"
+        "import hpcddl.training.accumulate as t\n"
         "real = t.classification_loss\n"
         "def loss(*a):\n"
         "    loss.calls += 1\n"

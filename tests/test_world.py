@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpcddl.launcher import promised_size
+from hpcddl.cluster.launcher import promised_size
 
 
 @pytest.mark.parametrize(

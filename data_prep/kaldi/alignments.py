@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_prep.kaldi.archive import ZIP_ERRORS
 from data_prep.kaldi.matrix import BadRecordError
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _HEAD = struct.Struct("<2sbi")  # mark, then the count after a byte with its size
 _ELEMENT_BYTES = 5  # a byte with the size of the integer precedes each one

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.kaldi.stream_options import StreamOptions, is_ivectors
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import Manifest
-from hpcddl.errors import UserError
 
 
 def streams_as_packed(manifest: Manifest, words: Sequence[str]) -> tuple[StreamOptions, ...]:

@@ -30,7 +30,7 @@ from data_prep.kaldi.write import (
     write_double,
     write_ids,
 )
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _PHONES, _STATES = 40, 3
 _SPEAKERS = 20

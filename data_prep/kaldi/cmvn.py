@@ -10,7 +10,7 @@ from data_prep.kaldi.matrix import BadRecordError, read_matrix
 from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scp import Scp
 from data_prep.kaldi.stream_options import StreamOptions
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _CACHED = 4096  # speakers
 

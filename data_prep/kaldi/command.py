@@ -17,9 +17,9 @@ from data_prep.kaldi.plan import SKIPPED, HeldOut, Windows
 from data_prep.kaldi.stream_options import StreamOptions
 from data_prep.kaldi.transition_model import find_model
 from data_prep.packing import Packing
+from hpcddl.cluster.launcher import promised_size
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import Manifest
-from hpcddl.errors import UserError
-from hpcddl.launcher import promised_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         if job or arguments.merge or arguments.plan or arguments.dry_run:
             raise UserError("--job, --merge, --plan, --dry-run: for one process, not under mpirun")
         # Imported here, as importing mpi4py starts MPI, which one process does without.
-        from hpcddl.world import World
+        from hpcddl.cluster.world import World
 
         world = World.create()
         with world.failing_together():

@@ -17,7 +17,7 @@ from data_prep.kaldi.stream_options import StreamOptions, is_ivectors
 from data_prep.kaldi.streams import Streams
 from data_prep.kaldi.table import Table
 from data_prep.kaldi.transition_model import TransitionModel, read_transition_model
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 @dataclass(frozen=True)

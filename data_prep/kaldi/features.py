@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.kaldi.scratch import Scratch
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _VARIANCE_FLOOR = 1e-20
 _DELTA_WINDOW = 2

@@ -12,12 +12,12 @@ from data_prep.kaldi.corpus import KaldiCorpus, Sources
 from data_prep.kaldi.pack import Layout, manifest, pack_parts
 from data_prep.kaldi.plan import HeldOut, Plan, load_plan, make_plan, save_plan
 from data_prep.packing import SPLITS, Packing, Part, parts, share
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import Manifest
-from hpcddl.errors import UserError
-from hpcddl.progress import Progress
 
 if TYPE_CHECKING:
-    from hpcddl.world import World
+    from hpcddl.cluster.world import World
 
 _TABLES = (
     *("feats.scp", "ivector_online.scp", "ivector_period", "utt2num_frames"),

@@ -16,10 +16,10 @@ from data_prep.kaldi.plan import Plan, Windows
 from data_prep.kaldi.windows import cut, window_counts
 from data_prep.packing import SPLITS, Packing, Part, Record
 from hpcddl import __version__
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import FieldEntry, Manifest, SplitEntry, window_fields
 from hpcddl.data.shard_file import ShardWriter
 from hpcddl.data.shard_writer import class_counts
-from hpcddl.errors import UserError
 
 Arrays = dict[str, NDArray]
 _BATCH_BYTES = 1 << 20  # what stays in a core's cache

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 @dataclass(frozen=True)

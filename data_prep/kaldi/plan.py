@@ -24,11 +24,11 @@ from data_prep.kaldi.corpus import KaldiCorpus
 from data_prep.kaldi.speakers import drawn, families, named
 from data_prep.kaldi.windows import remainders, window_counts
 from data_prep.packing import SPLITS
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import write_whole
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import TextEntry
 from hpcddl.data.shard_writer import write_lines
-from hpcddl.errors import UserError
-from hpcddl.files import write_whole
-from hpcddl.progress import Progress
 
 _PLAN = "plan.json"
 _ARRAYS = "plan.npz"

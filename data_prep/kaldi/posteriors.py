@@ -8,11 +8,11 @@ from pathlib import Path
 
 from data_prep.kaldi.as_packed import streams_as_packed
 from data_prep.kaldi.scorer import Scorer
-from hpcddl import evaluate_command
+from hpcddl.cluster.world import World
+from hpcddl.commands import evaluate as evaluate_command
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import read_manifest
-from hpcddl.errors import UserError
-from hpcddl.trained import Trained, load_trained
-from hpcddl.world import World
+from hpcddl.run.trained import Trained, load_trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

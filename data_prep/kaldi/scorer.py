@@ -19,11 +19,11 @@ from data_prep.kaldi.stream_options import StreamOptions, is_ivectors
 from data_prep.kaldi.streams import Streams
 from data_prep.kaldi.table import Table
 from data_prep.kaldi.write import write_float
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import Manifest
-from hpcddl.errors import UserError
-from hpcddl.evaluate import log_prior
-from hpcddl.progress import Progress
-from hpcddl.trained import Trained
+from hpcddl.run.trained import Trained
+from hpcddl.training.evaluate import log_prior
 
 
 class Scorer:

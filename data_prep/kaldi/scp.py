@@ -16,7 +16,7 @@ from data_prep.kaldi.compressed import Normalise
 from data_prep.kaldi.matrix import BadRecordError, MatrixDecoder, Room, fill, read_shape
 from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.table import Line, Table
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _ROW_TOLERANCE = 3  # Kaldi's, for segments whose ends were rounded to frames
 

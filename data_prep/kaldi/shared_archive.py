@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from hpcddl.errors import UserError
-from hpcddl.files import partial_path, sync_folder, write_whole
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import partial_path, sync_folder, write_whole
 
 Entries = list[tuple[str, int]]  # keys, and the offsets that an scp file names
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import xxhash
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 # utils/perturb_data_dir_speed.sh and its kin name copies so.
 _COPY = re.compile(r"^(?:sp|vp|pv)\d+(?:\.\d+)?-(?=.)")

@@ -15,7 +15,7 @@ from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scp import Entry, Scp, fault
 from data_prep.kaldi.stream_options import StreamOptions
 from data_prep.kaldi.table import Line, Table
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _IVECTOR_TOLERANCE = 100  # frames; the length-tolerance of Kaldi's nnet3-get-egs
 

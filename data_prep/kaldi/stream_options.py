@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_prep.kaldi.features import CmvnOptions, with_cmvn_option
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _CMVN = ("speaker", "global", "none")
 _MAX_ORDER = 8

@@ -14,7 +14,7 @@ from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scratch import Scratch
 from data_prep.kaldi.stream import FrameStream, IvectorStream
 from data_prep.kaldi.stream_options import StreamOptions, is_ivectors
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 class Found(NamedTuple):

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _BLOCK = 64  # lines
 _MAX_UNSORTED = 1_000_000  # lines; each takes 16 bytes of memory

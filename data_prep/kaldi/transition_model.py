@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.kaldi.matrix import BadRecordError, read_exactly
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 _LONGEST = 1 << 26  # entries of any list; more means a garbled file
 _MOST_IDS = 1 << 22

@@ -22,10 +22,10 @@ from hpcddl.analysis.rank_zero import Array, Product
 from hpcddl.analysis.sample_loss import batch_norm_layers, batch_statistics, draw_sample
 from hpcddl.analysis.shared_hessian import SharedHessian, share_of
 from hpcddl.analysis.spectral_density import Quadrature, quadrature, rademacher
-from hpcddl.errors import UserError
-from hpcddl.flat import FlatWeights
-from hpcddl.schedules import SCHEDULES, Schedule
-from hpcddl.trained import Trained
+from hpcddl.common.errors import UserError
+from hpcddl.common.flat import FlatWeights
+from hpcddl.optimizers.schedules import SCHEDULES, Schedule
+from hpcddl.run.trained import Trained
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from hpcddl.analysis.curvature_plot import draw_density, draw_grid
 from hpcddl.analysis.curvature_report import table, write
 from hpcddl.analysis.directions import NORMALISE
 from hpcddl.analysis.landscape_command import distinct_names
-from hpcddl.bounds import check_above_zero, check_least
-from hpcddl.errors import UserError
-from hpcddl.trained import load_trained
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_above_zero, check_least
+from hpcddl.common.errors import UserError
+from hpcddl.run.trained import load_trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpcddl.flat import FlatWeights
+from hpcddl.common.flat import FlatWeights
 
 
 def random_direction(model: nn.Module, seed: int, normalise: str) -> Tensor:

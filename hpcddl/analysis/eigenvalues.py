@@ -4,7 +4,7 @@ import numpy as np
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from hpcddl.analysis.rank_zero import Array, Product
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 MOST_RESTARTS = 300
 

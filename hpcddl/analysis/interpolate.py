@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from hpcddl.analysis.landscape import alone, identity
 from hpcddl.analysis.points import values_at
 from hpcddl.analysis.sample_loss import batch_norm_layers, draw_sample, loss_and_error
-from hpcddl.batch_norm import Recomputed
-from hpcddl.errors import UserError
-from hpcddl.flat import FlatWeights
-from hpcddl.trained import Trained
+from hpcddl.common.errors import UserError
+from hpcddl.common.flat import FlatWeights
+from hpcddl.run.trained import Trained
+from hpcddl.training.batch_norm import Recomputed
 
 Array = NDArray[np.float64]
 

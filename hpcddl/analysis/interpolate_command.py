@@ -14,12 +14,12 @@ import numpy as np
 
 from hpcddl.analysis.interpolate import Line, Losses, described, interpolate
 from hpcddl.analysis.interpolate_plot import draw
-from hpcddl.bounds import check_least
-from hpcddl.errors import UserError
-from hpcddl.files import write_whole
-from hpcddl.report.table import aligned
-from hpcddl.trained import load_trained
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_least
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import write_whole
+from hpcddl.common.table import aligned
+from hpcddl.run.trained import load_trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,9 +22,9 @@ from hpcddl.analysis.sample_loss import (
     draw_sample,
     loss_and_error,
 )
-from hpcddl.files import checksum
-from hpcddl.flat import FlatWeights
-from hpcddl.trained import Trained
+from hpcddl.common.files import checksum
+from hpcddl.common.flat import FlatWeights
+from hpcddl.run.trained import Trained
 
 Array = NDArray[np.float64]
 Offset = tuple[tuple[int, float], ...]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from hpcddl.analysis.landscape import Landscape, Plan
-from hpcddl.files import write_whole
-from hpcddl.metrics import finite
-from hpcddl.report.table import aligned
+from hpcddl.common.files import write_whole
+from hpcddl.common.table import aligned
+from hpcddl.run.metrics import finite
 
 HEAD = ("run", "strategy", "epoch", "loss at w_a", "error %", "least", "greatest", "mean rise")
 

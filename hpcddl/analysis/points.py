@@ -12,10 +12,10 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from hpcddl.errors import UserError
-from hpcddl.files import write_whole
-from hpcddl.progress import Progress
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import write_whole
+from hpcddl.common.progress import Progress
 
 Values = tuple[float, ...]
 _TAG = 17

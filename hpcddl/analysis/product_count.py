@@ -7,7 +7,7 @@ import time
 
 from tqdm import tqdm
 
-from hpcddl.progress import LINE_SECONDS
+from hpcddl.common.progress import LINE_SECONDS
 
 
 class ProductCount:

@@ -7,8 +7,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 
 Array = NDArray[np.float64]
 Product = Callable[[Array], Array]

@@ -10,11 +10,11 @@ import torch
 from mpi4py import MPI
 from torch import Tensor, nn
 
-from hpcddl.analysis.hessian import Batch, Hessian
 from hpcddl.analysis.product_count import ProductCount
 from hpcddl.analysis.rank_zero import Array, Product, Result, on_rank_zero
 from hpcddl.analysis.sample_loss import Sample
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.training.hessian import Batch, Hessian
 
 _REPEATS = 4
 

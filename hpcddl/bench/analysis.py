@@ -20,26 +20,26 @@ import torch
 from mpi4py import MPI
 from torch import Tensor, nn
 
-from hpcddl.accumulate import backward
 from hpcddl.analysis.directions import random_direction
-from hpcddl.analysis.hessian import Hessian
-from hpcddl.analysis.overall import OverallLoss
 from hpcddl.analysis.points import values_at
 from hpcddl.analysis.sample_loss import draw_sample, loss_and_error
 from hpcddl.bench.timing import interleaved, slowest
-from hpcddl.bounds import check_least
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_least
+from hpcddl.common.flat import FlatWeights
+from hpcddl.common.table import aligned
 from hpcddl.data import shard_set
 from hpcddl.data.known import KNOWN
 from hpcddl.data.network_input import network_input
 from hpcddl.data.shards import Shards
 from hpcddl.data.stand_in import write_stand_in
-from hpcddl.diagnostics import Diagnostics
-from hpcddl.flat import FlatWeights
 from hpcddl.models.bilstm import bilstm
 from hpcddl.models.resnet import resnet20
-from hpcddl.report.table import aligned
 from hpcddl.strategies.dpsgd import DPSGD
-from hpcddl.world import World
+from hpcddl.training.accumulate import backward
+from hpcddl.training.diagnostics import Diagnostics
+from hpcddl.training.hessian import Hessian
+from hpcddl.training.overall import OverallLoss
 
 CLASSES = 1000  # of the bi-LSTM
 DATA = {"resnet20": KNOWN["cifar10"], "bilstm": replace(KNOWN["swb300"], classes=CLASSES)}

@@ -2,8 +2,8 @@
 
 import argparse
 
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 
 
 def check(name: str, world: World, arguments: argparse.Namespace, *counts: str) -> None:

@@ -11,10 +11,10 @@ import torch
 from mpi4py import MPI
 
 from hpcddl.bench.checks import check
+from hpcddl.cluster.world import World
+from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.exchange import NeighbourExchange
-from hpcddl.flat import FlatWeights
 from hpcddl.models.bilstm import bilstm
-from hpcddl.world import World
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from hpcddl.bench.h5py_workers import h5py_workers
 from hpcddl.bench.noise_set import FRAMES, drop_pages, write_noise
 from hpcddl.bench.timing import interleaved
+from hpcddl.common.errors import UserError
 from hpcddl.data.block_order import BlockShuffle
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import contiguous_batches, epoch_permutation, rank_batches
 from hpcddl.data.shards import Shards, open_split
-from hpcddl.errors import UserError
 
 _WORKERS = 2
 _COLD_REPEATS = 3

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from hpcddl.bench import peers
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.communication import horovod
-from hpcddl.evaluate import classification_loss
 from hpcddl.optimizers import OPTIMIZERS
-from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Traffic
-from hpcddl.world import World
+from hpcddl.training.evaluate import classification_loss
 
 Iterate = Callable[[Tensor, Tensor], None]  # one step on features and labels
 Build = Callable[[nn.Module, World], "Method"]

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpcddl.accumulate import backward
 from hpcddl.bench.timing import interleaved
-from hpcddl.errors import UserError
-from hpcddl.evaluate import classification_loss
+from hpcddl.commands.models import trainable
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import nearest
+from hpcddl.common.table import aligned
 from hpcddl.models import MODELS
 from hpcddl.models.reference import REFERENCES
-from hpcddl.models.show import trainable
-from hpcddl.options import nearest
-from hpcddl.report.table import aligned
+from hpcddl.training.accumulate import backward
+from hpcddl.training.evaluate import classification_loss
 
 PAPER_B = ("resnet20", "densenet40_12", "wide_resnet28_10", "resnet50", "lstm_lm", "bilstm")
 SIZES = tuple(2**k for k in range(5, 13))

@@ -14,12 +14,12 @@ from torch import nn
 from hpcddl.bench.checks import check
 from hpcddl.bench.methods import ALONE, Build, ours, theirs
 from hpcddl.bench.timing import slowest
-from hpcddl.errors import UserError
-from hpcddl.evaluate import classification_loss
+from hpcddl.cluster.network import EmulatedNetwork, Link, Network
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.models.bilstm import bilstm
-from hpcddl.network import EmulatedNetwork, Link, Network
-from hpcddl.progress import Progress
-from hpcddl.world import World
+from hpcddl.training.evaluate import classification_loss
 
 _PERIOD = 16  # steps from one average over all to the next, of those that have local steps
 METHODS: dict[str, tuple[Build, int]] = {  # and the steps of a whole period

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hpcddl.accumulate import backward
 from hpcddl.bench.plain import plain
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import From
 from hpcddl.data.known import KNOWN
 from hpcddl.data.network_input import network_input
-from hpcddl.errors import UserError
-from hpcddl.forward import forward
 from hpcddl.models import MODELS
 from hpcddl.models.reference import REFERENCES
 from hpcddl.optimizers import OPTIMIZERS
-from hpcddl.options import From
 from hpcddl.strategies.local_sgd import LocalSGD
-from hpcddl.world import World
+from hpcddl.training.accumulate import backward
+from hpcddl.training.forward import forward
 
 TARGET = 1.05  # of a step's CPU time, to plain torch's
 CIFAR10 = KNOWN["cifar10"]

@@ -11,12 +11,12 @@ from mpi4py import MPI
 from torch import nn
 
 from hpcddl.bench.timing import slowest
+from hpcddl.cluster.world import World
+from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.average import Mean
 from hpcddl.communication.compression import Sign
 from hpcddl.communication.exchange import NeighbourExchange
-from hpcddl.flat import FlatWeights
 from hpcddl.optimizers import sgd
-from hpcddl.world import World
 
 # Vectors (d,) that the code of each part reads or writes.
 DPSGD_PASSES = {

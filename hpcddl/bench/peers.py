@@ -22,7 +22,7 @@ from torch.distributed.algorithms.model_averaging.hierarchical_model_averager im
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from hpcddl.world import World
+from hpcddl.cluster.world import World
 
 with warnings.catch_warnings():
     # torch 2.13 builds the rest of this package with its own deprecated functions.

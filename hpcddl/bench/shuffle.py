@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.block_order import BlockShuffle, block_batches
 from hpcddl.data.sampler import epoch_permutation, rank_batches, steps_per_epoch
 from hpcddl.data.split_files import SplitFiles, open_files
-from hpcddl.errors import UserError
 from hpcddl.inspect.names import read_lines
 
 _BUFFERS = (0, 4096, 16384, 65536)

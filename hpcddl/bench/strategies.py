@@ -18,9 +18,9 @@ from hpcddl.bench import parts, peers
 from hpcddl.bench.checks import check
 from hpcddl.bench.methods import ALONE, PEERS, methods
 from hpcddl.bench.timing import slowest
-from hpcddl.errors import UserError
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 from hpcddl.models.bilstm import bilstm
-from hpcddl.world import World
 
 BLOCK = 16  # steps that are timed together: whole periods of every method
 

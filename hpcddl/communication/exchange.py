@@ -18,10 +18,10 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
+from hpcddl.cluster.mpi_library import cuda_aware
+from hpcddl.cluster.network import Network, Wait
+from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.topology import Matrix
-from hpcddl.flat import FlatWeights
-from hpcddl.mpi_library import cuda_aware
-from hpcddl.network import Network, Wait
 
 BLOCK = 1 << 18  # elements mixed at a time: the difference of two blocks stays in the cache
 

@@ -9,9 +9,9 @@ import torch
 from mpi4py import MPI
 from torch import Tensor, nn
 
+from hpcddl.cluster.world import World
 from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.horovod import finish, start
-from hpcddl.world import World
 
 
 class GradientMean:

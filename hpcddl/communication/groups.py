@@ -4,8 +4,8 @@ from typing import Any
 
 from mpi4py import MPI
 
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 
 
 def block_of(world: World, size: int | None) -> MPI.Intracomm:

@@ -9,8 +9,8 @@ from functools import cache
 import horovod.torch as hvd
 from mpi4py import MPI
 
-from hpcddl import mpi_start
-from hpcddl.world import World
+from hpcddl.cluster import mpi_start
+from hpcddl.cluster.world import World
 
 _PAUSE_SECONDS = 2e-4  # between two looks at whether a sum is done
 

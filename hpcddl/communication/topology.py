@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 Matrix = NDArray[np.float64]
 Topology = Callable[[int], Matrix]

@@ -11,7 +11,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 Augment = Callable[[Tensor, tuple[int, ...]], Tensor]
 """(images (B, C, H, W), key) -> as many images; what is drawn depends on the key alone."""

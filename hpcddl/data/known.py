@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import (
     MANIFEST,
     FieldEntry,
@@ -14,7 +15,6 @@ from hpcddl.data.manifest import (
     read_manifest,
     window_fields,
 )
-from hpcddl.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
-from hpcddl.errors import UserError
-from hpcddl.files import write_whole
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import write_whole
 
 MANIFEST = "manifest.json"
 STRUCTURE = "structure"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 STALLED_SECONDS = 120.0
 _POLL_SECONDS = 0.1

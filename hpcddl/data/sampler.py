@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def epoch_permutation(samples: int, seed: int, epoch: int) -> NDArray[np.unsignedinteger]:

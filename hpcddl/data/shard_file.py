@@ -19,9 +19,9 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import checksum, partial_path
 from hpcddl.data.manifest import STRUCTURE, FieldEntry, ShardEntry
-from hpcddl.errors import UserError
-from hpcddl.files import checksum, partial_path
 
 Fields = Mapping[str, FieldEntry]
 _ALIGNMENT = 64  # bytes; else an odd number of float16 would leave the labels off by two

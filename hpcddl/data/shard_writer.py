@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcddl.common.files import checksum, sync_folder, whole_file
 from hpcddl.data.manifest import (
     Kind,
     Manifest,
@@ -18,7 +19,6 @@ from hpcddl.data.manifest import (
     write_manifest,
 )
 from hpcddl.data.shard_file import Fields, ShardWriter
-from hpcddl.files import checksum, sync_folder, whole_file
 
 
 def shard_name(split: str, number: int) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import Manifest, read_manifest
 from hpcddl.data.shard_file import Region, check_contents, check_shard
-from hpcddl.errors import UserError
 
 VERIFY_LIMIT_BYTES = 1 << 30
 """Splits up to this size are checksummed in full when opened: a fraction of a second."""

@@ -13,14 +13,14 @@ import time
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import checksum, sync_folder
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import MANIFEST, Manifest, read_manifest
 from hpcddl.data.node_lock import node_lock
 from hpcddl.data.shard_file import check_shard
 from hpcddl.data.verified_copy import copy_set, set_files
-from hpcddl.errors import UserError
-from hpcddl.files import checksum, sync_folder
-from hpcddl.progress import Progress
-from hpcddl.world import World
 
 _POLL_SECONDS = 0.05
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.split_files import SplitFiles, open_files
-from hpcddl.errors import UserError
 
 
 class TokenWindows:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import xxhash
 
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import checksum, sync_folder
 from hpcddl.data.manifest import MANIFEST, STRUCTURE, Manifest, ShardEntry
-from hpcddl.errors import UserError
-from hpcddl.files import checksum, sync_folder
 
 _BLOCK_BYTES = 4 << 20
 _STREAMS = 4  # parallel file systems give one reader a fraction of what they have

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import checksum
 from hpcddl.data.manifest import Manifest, TextEntry, read_manifest
 from hpcddl.data.shard_file import check_contents, check_shard, layout
-from hpcddl.errors import UserError
-from hpcddl.files import checksum
 
 
 def faults(

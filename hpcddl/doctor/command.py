@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from hpcddl.bounds import check_above_zero
+from hpcddl.cluster.launcher import promised_rank, promised_size
+from hpcddl.common.bounds import check_above_zero
 from hpcddl.doctor import examine
 from hpcddl.doctor.between import clocks, storage
 from hpcddl.doctor.facts import Job, Rank
 from hpcddl.doctor.finding import Finding, worst
 from hpcddl.doctor.machine import machine, slurm
 from hpcddl.doctor.software import software
-from hpcddl.launcher import promised_rank, promised_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def gather(folder: Path, patience_seconds: float) -> Job:
     )
     if "mpi4py" in own.software.broken:
         return Job((own,))
-    from hpcddl.ranks import join
+    from hpcddl.cluster.ranks import join
 
     with _at_most(patience_seconds, own.host):
         comm, node = join()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hpcddl.cores import Cores
+from hpcddl.cluster.cores import Cores
 
 
 @dataclass(frozen=True)

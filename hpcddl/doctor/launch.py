@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hpcddl.cores import share
+from hpcddl.cluster.cores import share
+from hpcddl.common.ranges import ranges
 from hpcddl.doctor.facts import Job, Rank
 from hpcddl.doctor.finding import Finding, counted, ok, worst
-from hpcddl.ranges import ranges
 
 
 def ranks(job: Job) -> Finding:

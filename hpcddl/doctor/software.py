@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import hpcddl
-from hpcddl import mpi_start
+from hpcddl.cluster import mpi_start
+from hpcddl.cluster.mpi_library import cuda_aware, mapped
 from hpcddl.doctor.facts import Software
-from hpcddl.mpi_library import cuda_aware, mapped
 
 # In this order: mpi4py's MPI must be the first in the process, as it is in training.
 LIBRARIES = ("mpi4py.MPI", "numpy", "torch", "h5py", "horovod.torch")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import Manifest, TextEntry
-from hpcddl.errors import UserError
 
 
 def class_names(folder: Path, manifest: Manifest) -> list[str]:

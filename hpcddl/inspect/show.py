@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import read_manifest
 from hpcddl.data.split_files import open_files
-from hpcddl.errors import UserError
 from hpcddl.inspect.pictures import PICTURES
 
 

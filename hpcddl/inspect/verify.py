@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import read_manifest
 from hpcddl.data.verified_copy import set_files
 from hpcddl.data.verify import faults
-from hpcddl.errors import UserError
-from hpcddl.progress import Progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

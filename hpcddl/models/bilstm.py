@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 class BiLSTM(nn.Module):

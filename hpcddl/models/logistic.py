@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 class LogisticRegression(nn.Module):

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from hpcddl.errors import UserError
-from hpcddl.hidden_state import Carried
+from hpcddl.common.errors import UserError
+from hpcddl.models.hidden_state import Carried
 
 
 class LSTMLanguageModel(nn.Module):

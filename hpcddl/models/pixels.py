@@ -4,7 +4,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 Mean = tuple[float, ...]
 Std = tuple[PositiveFloat, ...]

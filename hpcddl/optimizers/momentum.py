@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def check_nesterov(momentum: float, nesterov: bool) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcddl.flat import FlatWeights
+from hpcddl.common.flat import FlatWeights
 
 
 class GradientNoise:

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from pydantic import Field, model_validator
 
-from hpcddl.errors import UserError
-from hpcddl.options import Strict, nearest
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import Strict, nearest
 
 FOLDER = Path(__file__).parent
 Cell = str | int | float | None

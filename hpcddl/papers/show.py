@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from textwrap import fill
 
+from hpcddl.common.table import aligned
 from hpcddl.papers import Cell, Entry, Numbers, find, papers
-from hpcddl.report.table import aligned
 
 
 def listed() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 FOLDER = Path(__file__).parent
 

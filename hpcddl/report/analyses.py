@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcddl.analysis import curvature, landscape
 from hpcddl.analysis.interpolate import Line, Losses
 from hpcddl.analysis.spectral_density import Quadrature
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from hpcddl.report.runs import Run
 
 Found = TypeVar("Found")

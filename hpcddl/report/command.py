@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcddl.errors import UserError, warn
-from hpcddl.files import write_whole
+from hpcddl.common.errors import UserError, warn
+from hpcddl.common.files import write_whole
 from hpcddl.report import curves, sheets, time_bars
 from hpcddl.report.page import render
 from hpcddl.report.picture import Picture

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
+from hpcddl.common.table import aligned
 from hpcddl.report.runs import Run, read_run, training_seconds
-from hpcddl.report.table import aligned
 from hpcddl.report.target import parse_target, target_table
 
 # Wong (2011): told apart by the colour-blind; the line style tells them apart in print.

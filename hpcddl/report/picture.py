@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpcddl.files import write_whole
+from hpcddl.common.files import write_whole
 from hpcddl.report.looks import Look
 
 

@@ -59,7 +59,7 @@ def printed(runs: Sequence[Run]) -> list[list[Printed]]:
         if not path or recipe.partition(".")[0] != Path(path).name:
             return False
         if recipe not in configs:
-            from hpcddl.config import load_config  # it loads every network there is
+            from hpcddl.run.config import load_config  # it loads every network there is
 
             configs[recipe] = _comparable(load_config(recipe).plain())
         return configs[recipe] == _comparable(run.config)

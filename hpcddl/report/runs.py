@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 Record = dict[str, Any]
 SILENCE = 3

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcddl.files import write_whole
+from hpcddl.common.files import write_whole
 from hpcddl.report.printed import Printed
 from hpcddl.report.runs import Run, names, training_seconds
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
+from hpcddl.common.table import aligned
 from hpcddl.report.runs import Run, training_seconds
-from hpcddl.report.table import aligned
 
 
 @dataclass(frozen=True)

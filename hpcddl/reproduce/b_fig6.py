@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hpcddl.bounds import check_least
-from hpcddl.errors import UserError
-from hpcddl.progress import Progress
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_least
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.reproduce.b_fig6_plot import draw
 from hpcddl.reproduce.b_fig6_report import Result, Study, statements, table, write
 from hpcddl.reproduce.logistic import Logistic, minimum, read_logistic
 from hpcddl.reproduce.prepare import make_folder
 from hpcddl.reproduce.rate_search import Trial, search
 from hpcddl.reproduce.target import Setting, iterations_to
-from hpcddl.world import World
 
 _LOWEST = {
     "steps": 1,

@@ -10,7 +10,7 @@ from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
-from hpcddl.files import write_whole
+from hpcddl.common.files import write_whole
 from hpcddl.reproduce.rate_search import Trial
 from hpcddl.reproduce.target import Setting
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpcddl.bounds import check_above_zero, check_least
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_above_zero, check_least
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.shards import Shards, open_split
-from hpcddl.errors import UserError
-from hpcddl.progress import Progress
 from hpcddl.reproduce.fig2_plot import draw
 from hpcddl.reproduce.fig2_report import Panel, Study, table, write
 from hpcddl.reproduce.fig2_run import Run, Setting, run_once
 from hpcddl.reproduce.prepare import make_folder, prep
 from hpcddl.tune.noise_search import TRIALS, search_std
-from hpcddl.world import World
 
 _LOWEST = {"seeds": 1, "search_seeds": 1, "updates": 1, "every": 1, "batch": 1, "noise": 0}
 _DIGITS_BATCH, _DIGITS_SCALE = 240, 1.5

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from hpcddl.diagnostics import Measurement
 from hpcddl.report.compare import COLOURS
 from hpcddl.reproduce.fig2_report import Study, described
 from hpcddl.reproduce.fig2_run import Run
+from hpcddl.training.diagnostics import Measurement
 
 # The paper's red, blue and green, as the colour-blind tell them apart.
 _COLOURS = {"SSGD": COLOURS[1], "SSGD*": COLOURS[0], "DPSGD": COLOURS[2]}

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from hpcddl.files import write_whole
+from hpcddl.common.files import write_whole
 from hpcddl.reproduce.fig2_run import Run, Setting
 
 CONVERGED_ERROR = 0.1

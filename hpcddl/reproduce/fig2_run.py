@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpcddl.analysis.overall import OverallLoss
-from hpcddl.checkpoint import Position
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.data import Dataset
 from hpcddl.data.sampler import steps_per_epoch
-from hpcddl.diagnostics import Diagnostics, Measurement
-from hpcddl.evaluate import Evaluation
-from hpcddl.metrics import Stopwatch
 from hpcddl.models.mlp import mlp
 from hpcddl.optimizers import sgd
-from hpcddl.options import From
-from hpcddl.schedules import constant
+from hpcddl.optimizers.schedules import constant
+from hpcddl.run.checkpoint import Position
+from hpcddl.run.metrics import Stopwatch
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
 from hpcddl.strategies.weight_noise import WeightNoise
-from hpcddl.train import train
-from hpcddl.world import World
+from hpcddl.training.diagnostics import Diagnostics, Measurement
+from hpcddl.training.evaluate import Evaluation
+from hpcddl.training.loop import train
+from hpcddl.training.overall import OverallLoss
 
 _AT_ONCE = 4096  # samples whose gradient is taken in one pass
 

@@ -11,9 +11,9 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array, vstack
 from scipy.special import expit
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.sampler import contiguous_batches
 from hpcddl.data.shards import open_split
-from hpcddl.errors import UserError
 
 Array = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def make_folder(folder: Path) -> None:

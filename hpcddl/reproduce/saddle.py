@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcddl.bounds import check_least
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_least
+from hpcddl.common.errors import UserError
+from hpcddl.common.progress import Progress
 from hpcddl.communication.topology import TOPOLOGIES
-from hpcddl.errors import UserError
-from hpcddl.progress import Progress
 from hpcddl.reproduce.prepare import make_folder
 from hpcddl.reproduce.saddle_learners import RULES, consensus_paths, leaving_times
 from hpcddl.reproduce.saddle_plot import draw
 from hpcddl.reproduce.saddle_problem import Saddle, Setting, kicks, spread
 from hpcddl.reproduce.saddle_report import Case, Study, statements, table, write
-from hpcddl.world import World
 
 _FIXED = ("random_pair", "full", "ring")  # symmetric, so that their spread is known
 

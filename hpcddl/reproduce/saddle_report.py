@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcddl.files import write_whole
-from hpcddl.report.table import aligned
+from hpcddl.common.files import write_whole
+from hpcddl.common.table import aligned
 from hpcddl.reproduce.saddle_problem import Array, Saddle, Setting, median_time
 
 

@@ -6,10 +6,11 @@ import argparse
 import gc
 from pathlib import Path
 
-from hpcddl.bounds import check_least
 from hpcddl.cli import main
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_least
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import MANIFEST
-from hpcddl.errors import UserError
 from hpcddl.papers import find
 from hpcddl.papers.show import table as printed
 from hpcddl.report.runs import read_run
@@ -17,7 +18,6 @@ from hpcddl.reproduce.prepare import make_folder, prep
 from hpcddl.reproduce.table4_plot import draw
 from hpcddl.reproduce.table4_report import Corpus, statements, table, trial, write
 from hpcddl.sweeps import Run, expand, read_sweep
-from hpcddl.world import World
 
 MINI, DIGITS = "mini.table4", "kaldi_digits.table4"  # sweeps
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
 
-from hpcddl.files import write_whole
+from hpcddl.common.files import write_whole
+from hpcddl.common.table import aligned
 from hpcddl.report.runs import Run
-from hpcddl.report.table import aligned
 
 ALGORITHMS = ("SSGD", "DPSGD")
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from hpcddl.cluster.world import World
+from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.average import Mean
-from hpcddl.flat import FlatWeights
-from hpcddl.loss_scale import LossScale
+from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.optimizers.noise import GradientNoise
-from hpcddl.world import World
 
 
 @dataclass

@@ -6,14 +6,14 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import nn
 
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import Choice, From
 from hpcddl.communication.exchange import NeighbourExchange
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.communication.groups import block_of, counterparts
 from hpcddl.communication.topology import TOPOLOGIES, delay_fault, lazy, spectral_gap
-from hpcddl.errors import UserError
-from hpcddl.options import Choice, From
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
 
 RANDOM_PAIR = Choice("random_pair", {})
 

@@ -6,15 +6,15 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import Choice, From
 from hpcddl.communication.average import CompressedMean, Mean, RoundedMean
 from hpcddl.communication.compression import COMPRESSORS
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.communication.groups import block_of
-from hpcddl.errors import UserError
-from hpcddl.local_steps import Warmup, local_steps
-from hpcddl.options import Choice, From
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
+from hpcddl.strategies.local_steps import Warmup, local_steps
 
 UNCOMPRESSED = Choice("none", {})
 

@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 from hpcddl.communication.average import MajorityVote
-from hpcddl.errors import UserError
 from hpcddl.optimizers.sign import SignSGD
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
 
 
 class MajorityVoteSGD(Strategy):

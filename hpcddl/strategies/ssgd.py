@@ -4,9 +4,9 @@ import torch
 from pydantic import NonNegativeInt
 from torch import nn
 
+from hpcddl.cluster.world import World
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
 
 
 class SSGD(Strategy):

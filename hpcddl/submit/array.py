@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def tasks_of(text: str, count: int) -> list[int]:

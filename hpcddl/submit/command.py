@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hpcddl
-from hpcddl.bounds import check_least
-from hpcddl.errors import UserError
+from hpcddl.common.bounds import check_least
+from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
 from hpcddl.submit.job import Job, sbatch_words
 from hpcddl.submit.site import sbatch_options, site_file
@@ -151,7 +151,7 @@ def _check(arguments: argparse.Namespace, kind: str) -> None:
 
 def _check_recipe(recipe: str, overrides: Sequence[str], nodes: int, per_node: int) -> None:
     """What would otherwise fail after a day in the queue."""
-    from hpcddl.config import load_config
+    from hpcddl.run.config import load_config
 
     batch, learners = load_config(recipe, overrides).global_batch, nodes * per_node
     if batch % learners:

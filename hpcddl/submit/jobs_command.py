@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpcddl.bounds import check_least
-from hpcddl.report.table import aligned
+from hpcddl.common.bounds import check_least
+from hpcddl.common.table import aligned
 from hpcddl.submit import slurm
 from hpcddl.submit.progress import read_progress
 from hpcddl.submit.written import FILE, Submitted, read_down

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hpcddl.errors import UserError
-from hpcddl.ranges import ranges
+from hpcddl.common.errors import UserError
+from hpcddl.common.ranges import ranges
 from hpcddl.recipes import name_of
 from hpcddl.submit.array import tasks_of
 from hpcddl.submit.job import Job, last_value

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 # A sweep's jobs train.
 _GROUPS = {"train": "TRAIN", "sweep": "TRAIN", "prep": "PREP", "report": "REPORT"}

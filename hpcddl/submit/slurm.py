@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def submit(words: Sequence[str]) -> str:

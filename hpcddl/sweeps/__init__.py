@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from pydantic import Field, PositiveInt, ValidationError
 
-from hpcddl.config import load_config
-from hpcddl.errors import UserError
-from hpcddl.options import Strict
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import Strict
+from hpcddl.run.config import load_config
 
 FOLDER = Path(__file__).parent
 

@@ -8,12 +8,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from hpcddl.errors import UserError
-from hpcddl.launcher import promised_size
+from hpcddl.cluster.launcher import promised_size
+from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
 from hpcddl.report.runs import outcome
-from hpcddl.start import parse_launcher, train_by
-from hpcddl.stopping import STATUS
+from hpcddl.run.start import parse_launcher, train_by
+from hpcddl.run.stopping import STATUS
 from hpcddl.sweeps import Run, Sweep, expand, names, read_sweep
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import mpi4py
 
-from hpcddl.errors import UserError
-from hpcddl.launcher import promised_size
+from hpcddl.cluster.launcher import promised_size
+from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
-from hpcddl.start import parse_launcher
-from hpcddl.stopping import STATUS, Stopped
+from hpcddl.run.start import parse_launcher
+from hpcddl.run.stopping import STATUS, Stopped
 
 _MEASURES = ("heldout_loss", "heldout_error")
 _MOST = 20
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    from hpcddl.config import load_config
+    from hpcddl.run.config import load_config
     from hpcddl.tune.picture import draw
     from hpcddl.tune.report import table, verdict, write
     from hpcddl.tune.study import carry_out, choose

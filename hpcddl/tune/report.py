@@ -8,8 +8,8 @@ from dataclasses import asdict
 from math import isinf
 from typing import Any
 
-from hpcddl.files import write_whole
-from hpcddl.report.table import aligned
+from hpcddl.common.files import write_whole
+from hpcddl.common.table import aligned
 from hpcddl.tune.searches import labels_of
 from hpcddl.tune.study import Study
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from hpcddl.config import Config
-from hpcddl.errors import UserError
-from hpcddl.options import nearest
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import nearest
+from hpcddl.run.config import Config
 from hpcddl.tune.growing_grid import grow
 from hpcddl.tune.noise_search import search_std
 

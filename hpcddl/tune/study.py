@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isinf
 
-from hpcddl.config import Config
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
+from hpcddl.run.config import Config
 from hpcddl.tune.searches import (
     RATE,
     Point,

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hpcddl.options import Choice
-from hpcddl.trained import Trained
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.options import Choice
+from hpcddl.run.trained import Trained
 
 
 class Quadratic(nn.Module):

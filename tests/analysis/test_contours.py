@@ -16,9 +16,9 @@ from hpcddl.analysis.landscape_command import distinct_names
 from hpcddl.analysis.landscape_plot import MOST_CONTOURS, draw, levels
 from hpcddl.analysis.landscape_report import table, write
 from hpcddl.analysis.sample_loss import batch_statistics, draw_sample, loss_and_error
-from hpcddl.errors import UserError
-from hpcddl.flat import FlatWeights
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.flat import FlatWeights
 from tests.analysis.known_loss import InMemory, Quadratic, of_class_zero, run_folder, trained_of
 
 PLAN = Plan(

@@ -13,12 +13,12 @@ import torch
 from hpcddl.analysis.directions import random_direction
 from hpcddl.analysis.sample_loss import draw_sample
 from hpcddl.analysis.spectral_density import rademacher
-from hpcddl.checkpoint import write_manifest
-from hpcddl.evaluate import classification_loss
-from hpcddl.files import sha256
-from hpcddl.flat import FlatWeights
-from hpcddl.trained import load_trained
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.files import sha256
+from hpcddl.common.flat import FlatWeights
+from hpcddl.run.checkpoint import write_manifest
+from hpcddl.run.trained import load_trained
+from hpcddl.training.evaluate import classification_loss
 from tests.conftest import Launch
 from tests.synthetic import write_recipe, write_shards
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpcddl.analysis.delta2 import covariance_form, first_order
-from hpcddl.analysis.hessian import Hessian
-from hpcddl.flat import FlatWeights
+from hpcddl.common.flat import FlatWeights
+from hpcddl.training.delta2 import covariance_form, first_order
+from hpcddl.training.hessian import Hessian
 
 RATE, LEARNERS, SIZE = 0.3, 4, 6
 

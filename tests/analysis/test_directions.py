@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcddl.analysis.directions import NORMALISE, random_direction
-from hpcddl.flat import FlatWeights
+from hpcddl.common.flat import FlatWeights
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Module:

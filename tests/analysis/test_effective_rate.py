@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hpcddl.analysis.noise import effective_learning_rate, noise_strength
+from hpcddl.training.noise import effective_learning_rate, noise_strength
 
 
 def vectors(seed: int, dimensions: int = 300) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ import pytest
 from hpcddl.analysis import eigenvalues
 from hpcddl.analysis.eigenvalues import extreme_eigenvalues
 from hpcddl.analysis.rank_zero import Array, Product
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def diagonal(values: Array) -> Product:

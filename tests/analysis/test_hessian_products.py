@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hpcddl.analysis.hessian import Batch, Hessian
-from hpcddl.flat import FlatWeights
+from hpcddl.common.flat import FlatWeights
 from hpcddl.models import MODELS
+from hpcddl.training.hessian import Batch, Hessian
 
 NETWORKS = {
     "bilstm": ((6, 5), {"layers": 2, "cells": 8, "bottleneck": 4}),

@@ -10,9 +10,9 @@ from torch import nn
 
 from hpcddl.analysis.interpolate import Line, Losses, interpolate
 from hpcddl.analysis.sample_loss import draw_sample, loss_and_error
-from hpcddl.errors import UserError
-from hpcddl.flat import FlatWeights
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.flat import FlatWeights
 from tests.analysis.known_loss import InMemory, Quadratic, of_class_zero, run_folder, trained_of
 
 LINE = Line(

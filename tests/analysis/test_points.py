@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hpcddl.analysis.points import values_at
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 
 POINTS = 6
 

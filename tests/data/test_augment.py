@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.augment import AUGMENTATIONS, pad_crop_flip
-from hpcddl.errors import UserError
 
 SHAPE = (3, 8, 6)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.block_order import (
     BlockShuffle,
     Ranges,
@@ -17,7 +18,6 @@ from hpcddl.data.block_order import (
 )
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.shards import open_split
-from hpcddl.errors import UserError
 
 
 def batches(

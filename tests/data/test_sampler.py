@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpcddl.common.errors import UserError
 from hpcddl.data.block_order import BlockShuffle, block_batches
 from hpcddl.data.sampler import (
     contiguous_batches,
@@ -15,7 +16,6 @@ from hpcddl.data.sampler import (
     shared_order,
     steps_per_epoch,
 )
-from hpcddl.errors import UserError
 
 ranks_of = st.integers(1, 9)
 batches_of = st.integers(1, 17)

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import checksum
 from hpcddl.data.manifest import MANIFEST, STRUCTURE, FieldEntry, read_manifest, window_fields
 from hpcddl.data.shard_file import ShardWriter, check_contents, check_shard, layout
 from hpcddl.data.shard_writer import ShardSetWriter
 from hpcddl.data.shards import Shards, open_split
 from hpcddl.data.verify import faults, verify
-from hpcddl.errors import UserError
-from hpcddl.files import checksum
 from tests.conftest import run_python
 
 
@@ -354,7 +354,7 @@ import numpy as np
 from pathlib import Path
 from hpcddl.data.manifest import FieldEntry
 from hpcddl.data.shard_file import ShardWriter
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 def fill():
     resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
+from hpcddl.common.errors import UserError
 from hpcddl.data import node_lock as lock_module
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.data.node_lock import node_lock
 from hpcddl.data.shards import open_split
 from hpcddl.data.staging import stage_here, staged_path
-from hpcddl.errors import UserError
 from tests.conftest import ROOT, environment, run_python
 from tests.synthetic import write_recipe, write_shards
 
@@ -136,7 +136,7 @@ def test_a_disk_that_fills_up_leaves_nothing(make, disk):
     folder = make().folder
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n" + STAGE
     done = run_python("-c", code, folder, disk, 0)
-    assert f"hpcddl.errors.UserError: --stage: {disk}/hpcddl-" in done.stderr
+    assert f"hpcddl.common.errors.UserError: --stage: {disk}/hpcddl-" in done.stderr
     assert "train-0000" in done.stderr
     assert "File too large" in done.stderr
     assert list(disk.iterdir()) == []
@@ -244,8 +244,8 @@ FAKED_NODES = """
 import sys
 from pathlib import Path
 from hpcddl.data import staging
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.cluster.world import World
 world = World.create(node_size=int(sys.argv[3]))
 node = world.rank // int(sys.argv[3])
 copied = []

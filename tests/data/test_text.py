@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import options_of
 from hpcddl.data import DATASETS
 from hpcddl.data.manifest import FieldEntry
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.shard_writer import ShardSetWriter
 from hpcddl.data.shards import open_split
 from hpcddl.data.text import open_text
-from hpcddl.errors import UserError
-from hpcddl.options import options_of
 from tests.synthetic import write_shards
 
 WORDS = 50

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_prep.split import heldout_mask
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import read_manifest
-from hpcddl.errors import UserError
 from tests.data_prep.sample_sets import assert_refused, files, stored
 
 

@@ -14,7 +14,7 @@ from data_prep.kaldi.features import (
 )
 from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scp import MatrixReader
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from tests.data_prep.tables import read_scp, read_table
 
 

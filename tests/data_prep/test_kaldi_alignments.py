@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.kaldi.alignments import alignment_files, read_alignments
 from data_prep.kaldi.write import write_ids
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 kaldi = pytest.importorskip("kaldi_native_io", reason="needs kaldi_native_io as the oracle")
 

@@ -26,7 +26,7 @@ from data_prep.kaldi.scp import Entry, MatrixReader, parse_entry
 from data_prep.kaldi.table import Table
 from data_prep.kaldi.transition_model import read_transition_model
 from data_prep.kaldi.write import transition_model_bytes
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from tests.data_prep import slow_kaldi
 
 kaldi = pytest.importorskip("kaldi_native_io", reason="needs kaldi_native_io to write records")

@@ -11,7 +11,7 @@ from data_prep.kaldi.matrix import read_matrix
 from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scp import Entry, MatrixReader
 from data_prep.kaldi.write import write_compressed, write_double
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from tests.data_prep.tables import read_scp
 
 kaldi = pytest.importorskip("kaldi_native_io", reason="needs kaldi_native_io as the oracle")

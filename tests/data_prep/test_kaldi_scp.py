@@ -10,7 +10,7 @@ import pytest
 from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scp import Entry, MatrixReader, parse_entry
 from data_prep.kaldi.write import write_double
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from tests.data_prep.tables import read_scp, read_table
 
 kaldi = pytest.importorskip("kaldi_native_io", reason="needs kaldi_native_io as the oracle")

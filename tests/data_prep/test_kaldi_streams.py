@@ -15,7 +15,7 @@ from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scp import MatrixReader
 from data_prep.kaldi.streams import Found, StreamOptions, Streams
 from data_prep.kaldi.write import write_double
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from tests.data_prep.tables import read_scp, read_table
 
 kaldi = pytest.importorskip("kaldi_native_io", reason="needs kaldi_native_io as the oracle")

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.kaldi import table as kaldi_table
 from data_prep.kaldi.table import Line, Table
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 
 def written(folder: Path, lines: list[str]) -> Path:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.packing import Packing, Part, parts, share
+from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import FieldEntry
 from hpcddl.data.shard_file import ShardWriter
-from hpcddl.errors import UserError
 
 FIELDS = {
     "labels": FieldEntry(shape=(), dtype="int32"),

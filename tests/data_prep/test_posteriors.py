@@ -19,11 +19,11 @@ from data_prep.kaldi.alignments import alignment_files, read_alignments
 from data_prep.kaldi.frame_scores import log_posteriors, window_starts
 from data_prep.kaldi.transition_model import find_model, read_transition_model
 from hpcddl.cli import main
+from hpcddl.cluster.world import World
 from hpcddl.data.manifest import read_manifest
 from hpcddl.data.shards import open_split
-from hpcddl.evaluate import log_prior
-from hpcddl.trained import load_trained
-from hpcddl.world import World
+from hpcddl.run.trained import load_trained
+from hpcddl.training.evaluate import log_prior
 from tests.conftest import Launch
 from tests.synthetic import write_recipe, write_shards
 

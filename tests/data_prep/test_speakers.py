@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.kaldi.speakers import drawn, families, named, original_name
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 
 COPIES = [
     ("ann", "a1"),

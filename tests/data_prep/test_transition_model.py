@@ -10,7 +10,7 @@ from data_prep.kaldi.path_map import PathMap
 from data_prep.kaldi.scp import MatrixReader
 from data_prep.kaldi.transition_model import find_model, read_transition_model
 from data_prep.kaldi.write import transition_model_bytes
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from tests.data_prep.tables import read_scp
 
 EXPERIMENTS = ["mono", "mono_ali", "tri1"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hpcddl.cluster.mpi_library import mapped
 from hpcddl.doctor.between import filesystem_of
 from hpcddl.doctor.machine import memory_limit_bytes
-from hpcddl.mpi_library import mapped
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import relu
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from hpcddl.models import MODELS
 from hpcddl.models.densenet import Dense, NormConv
 from hpcddl.models.mobilenet import InvertedResidual

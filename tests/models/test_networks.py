@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddl.evaluate import classification_loss
 from hpcddl.models import MODELS
 from hpcddl.models.reference import REFERENCES
 from hpcddl.models.senet import SqueezeExcitation
+from hpcddl.training.evaluate import classification_loss
 
 COUNTS = {
     "bilstm": 43_154_944,

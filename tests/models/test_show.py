@@ -5,8 +5,8 @@ import re
 import pytest
 
 from hpcddl.cli import main
+from hpcddl.common.options import options_of
 from hpcddl.models import MODELS
-from hpcddl.options import options_of
 
 Capture = pytest.CaptureFixture[str]
 

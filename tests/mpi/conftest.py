@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hpcddl.world import World
+from hpcddl.cluster.world import World
 from tests.mpi.group import Group, Outcome
 from tests.mpi.worker import PLUGIN
 

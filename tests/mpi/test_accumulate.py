@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hpcddl.accumulate import backward
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
-from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
-from hpcddl.world import World
+from hpcddl.training.accumulate import backward
 from tests.mpi.dense import network
 from tests.mpi.test_strategies import OPTIMIZERS, SEED, STEPS, all_weights, batch, rate
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hpcddl import agreement
-from hpcddl.agreement import ROUND_SECONDS, Agreement, Found, agreeing, steps_of_a_round
-from hpcddl.stopping import Stopped
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.run import agreement
+from hpcddl.run.agreement import ROUND_SECONDS, Agreement, Found, agreeing, steps_of_a_round
+from hpcddl.run.stopping import Stopped
 
 Told = Callable[[int], bool]
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from hpcddl.batch_norm import recomputed
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
-from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
-from hpcddl.world import World
+from hpcddl.training.batch_norm import recomputed
 from tests.mpi.dense import samples
 
 

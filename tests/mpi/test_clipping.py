@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
-from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.weight_noise import WeightNoise
-from hpcddl.world import World
 from tests.mpi.dense import (
     Array,
     Gossip,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from hpcddl.cluster.world import World
 from hpcddl.communication.average import CompressedMean
 from hpcddl.communication.compression import COMPRESSORS, Compressor
-from hpcddl.world import World
 from tests.mpi.dense import CUTS, gradient, network, scaled_signs, vector_of
 from tests.mpi.test_strategies import (
     OPTIMIZERS,

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hpcddl.analysis.overall import OverallLoss
+from hpcddl.cluster.world import World
 from hpcddl.data.sampler import contiguous_batches, epoch_permutation
-from hpcddl.diagnostics import Diagnostics, Measurement
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.weight_noise import WeightNoise
-from hpcddl.world import World
+from hpcddl.training.diagnostics import Diagnostics, Measurement
+from hpcddl.training.overall import OverallLoss
 from tests.mpi.dense import FEATURES, gradient, network, samples, vector_of
 from tests.mpi.test_strategies import (
     CASES,

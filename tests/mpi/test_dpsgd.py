@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 from tests.mpi.test_strategies import OPTIMIZERS, all_weights, build, run
 
 NESTEROV = OPTIMIZERS["nesterov"]

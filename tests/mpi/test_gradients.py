@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from hpcddl.cluster.world import World
 from hpcddl.communication.gradients import GradientMean
-from hpcddl.world import World
 
 
 class Branches(nn.Module):

@@ -16,10 +16,10 @@ from hpcddl.analysis.rank_zero import Array, Product, on_rank_zero
 from hpcddl.analysis.sample_loss import Sample, batch_statistics
 from hpcddl.analysis.shared_hessian import SharedHessian, share_of
 from hpcddl.analysis.spectral_density import quadrature, rademacher
-from hpcddl.errors import UserError
-from hpcddl.evaluate import classification_loss
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 from hpcddl.models import MODELS
-from hpcddl.world import World
+from hpcddl.training.evaluate import classification_loss
 
 
 def convolutions() -> nn.Module:

@@ -7,8 +7,8 @@ import pytest
 
 from hpcddl.analysis.landscape import Plan, survey
 from hpcddl.analysis.points import values_at
-from hpcddl.errors import UserError
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 from tests.analysis.known_loss import Quadratic, of_class_zero, run_folder, trained_of
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.optimizers.lars import lars
-from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
 from tests.mpi.dense import Array, Gossip, Simulation, gradient, network, vector_of
 from tests.mpi.test_strategies import SEED, STEPS, all_weights, batch, rate, run
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcddl.network import Network
-from hpcddl.world import World
+from hpcddl.cluster.network import Network
+from hpcddl.cluster.world import World
 from tests.mpi.test_strategies import OPTIMIZERS, STEPS, all_weights, build, run
 
 NESTEROV = OPTIMIZERS["nesterov"]

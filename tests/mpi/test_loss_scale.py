@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddl.accumulate import backward
-from hpcddl.autocast import Autocast
-from hpcddl.loss_scale import LossScale
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
-from hpcddl.options import From
+from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
+from hpcddl.training.accumulate import backward
+from hpcddl.training.autocast import Autocast
 from tests.mpi.dense import samples
 from tests.mpi.test_strategies import all_weights
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from hpcddl.network import EmulatedNetwork, Link
+from hpcddl.cluster.network import EmulatedNetwork, Link
+from hpcddl.cluster.world import World
+from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
-from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
 from tests.mpi.dense import network
 from tests.mpi.test_strategies import SEED, all_weights, batch
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from hpcddl.flat import FlatWeights
+from hpcddl.cluster.world import World
+from hpcddl.common.flat import FlatWeights
 from hpcddl.optimizers.noise import GradientNoise, draw
 from hpcddl.strategies.base import Strategy
-from hpcddl.world import World
 from tests.mpi.dense import gradient, network, vector_of
 from tests.mpi.test_strategies import RUNS, SEED, STEPS, all_weights, batch, build, label, rate, run
 

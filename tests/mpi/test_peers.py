@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from hpcddl.accumulate import backward
 from hpcddl.bench import peers
-from hpcddl.world import World
+from hpcddl.cluster.world import World
+from hpcddl.training.accumulate import backward
 from tests.mpi.dense import network, vector_of
 from tests.mpi.test_strategies import OPTIMIZERS, all_weights, batch, build, rate
 

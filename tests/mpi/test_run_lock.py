@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpcddl import checkpoint
-from hpcddl.checkpoint import Position
-from hpcddl.intact import newest_intact, tidy
-from hpcddl.run_lock import RunLock, reaches_all_nodes
-from hpcddl.world import AgreedError, World
+from hpcddl.cluster.world import AgreedError, World
+from hpcddl.run import checkpoint
+from hpcddl.run.checkpoint import Position
+from hpcddl.run.intact import newest_intact, tidy
+from hpcddl.run.run_lock import RunLock, reaches_all_nodes
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hpcddl.cluster.world import World
+from hpcddl.common.options import Choice
 from hpcddl.communication.topology import TOPOLOGIES
 from hpcddl.optimizers.noise import draw
-from hpcddl.options import Choice
 from hpcddl.reproduce.saddle_learners import RULES, Rules
 from hpcddl.reproduce.saddle_problem import Saddle
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.weight_noise import WeightNoise
-from hpcddl.world import World
 
 SADDLE = Saddle(tau=0.2)
 RATE, STEPS, SEED, STD = 0.3, 12, 5, 0.1

@@ -7,8 +7,8 @@ import pytest
 import torch
 from mpi4py import MPI
 
-from hpcddl.setting import describe_setting
-from hpcddl.world import World
+from hpcddl.cluster.setting import describe_setting
+from hpcddl.cluster.world import World
 
 
 @pytest.mark.ranks(1, 2, 3, 4)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from hpcddl.cluster.world import World
 from hpcddl.communication.average import MajorityVote, RoundedMean
 from hpcddl.communication.shares import Shares
-from hpcddl.world import World
 
 SIZES = [1, 2, 3, 8, 39, 1000]
 

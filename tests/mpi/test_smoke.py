@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from hpcddl import smoke
-from hpcddl.checkpoint import newest
 from hpcddl.cli import main
-from hpcddl.config import Config, load_config
+from hpcddl.cluster.world import World
+from hpcddl.commands import smoke
 from hpcddl.data.known import contents
-from hpcddl.fit import fit
-from hpcddl.shorten import shorten
-from hpcddl.stopping import Notice
-from hpcddl.world import World
+from hpcddl.run.checkpoint import newest
+from hpcddl.run.config import Config, load_config
+from hpcddl.run.fit import fit
+from hpcddl.run.shorten import shorten
+from hpcddl.run.stopping import Notice
 from tests.recipe_sizes import small
 
 

@@ -9,14 +9,14 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hpcddl import optimizers
+from hpcddl.cluster.world import AgreedError, World
+from hpcddl.common.options import From
 from hpcddl.communication.topology import TOPOLOGIES
 from hpcddl.optimizers import sgd
 from hpcddl.optimizers.noise import draw
-from hpcddl.options import From
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.weight_noise import WeightNoise
-from hpcddl.world import AgreedError, World
 from tests.mpi.dense import (
     Gossip,
     Local,

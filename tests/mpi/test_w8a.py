@@ -7,14 +7,14 @@ import pytest
 from torch.nn.functional import cross_entropy
 
 from hpcddl.cli import main
-from hpcddl.config import load_config
+from hpcddl.cluster.world import World
 from hpcddl.data import DATASETS
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.reproduce.learners import local_sgd
 from hpcddl.reproduce.logistic import read_logistic
+from hpcddl.run.config import load_config
 from hpcddl.strategies import STRATEGIES
-from hpcddl.world import World
 from tests.mpi.dense import vector_of
 
 SAMPLES, RATE, EPOCHS, SEED = 150, 2.0, 3, 7

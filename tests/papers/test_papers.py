@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from hpcddl import recipes, sweeps
 from hpcddl.cli import COMMANDS
-from hpcddl.config import load_config
 from hpcddl.models.reference import REFERENCES
 from hpcddl.papers import Entry, Numbers, names, papers
+from hpcddl.run.config import load_config
 from hpcddl.sweeps import expand, read_sweep
 from tests.conftest import Launch
 

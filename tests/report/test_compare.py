@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from hpcddl.report.compare import draw, legend, table
 from hpcddl.report.runs import read_run, training_seconds
 from hpcddl.report.target import parse_target, target_table

@@ -18,8 +18,7 @@ from hpcddl.analysis import curvature, curvature_report, interpolate_command, la
 from hpcddl.analysis.interpolate import Line, Losses
 from hpcddl.analysis.landscape_report import write as write_landscape
 from hpcddl.analysis.spectral_density import Quadrature
-from hpcddl.config import load_config
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from hpcddl.report.analyses import curvatures, landscapes, lines
 from hpcddl.report.command import write_page
 from hpcddl.report.curves import LEARNING
@@ -29,6 +28,7 @@ from hpcddl.report.runs import Run, read_run
 from hpcddl.report.sheets import settings
 from hpcddl.report.target import parse_target
 from hpcddl.report.time_bars import SHOWN, by_kind
+from hpcddl.run.config import load_config
 from tests.conftest import Launch
 from tests.report.written import write_run
 from tests.synthetic import write_recipe, write_shards

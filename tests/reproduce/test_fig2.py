@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.diagnostics import Measurement
 from hpcddl.reproduce.fig2_report import Panel, Study, rows
 from hpcddl.reproduce.fig2_run import Run, Setting
 from hpcddl.reproduce.fig2a import PANEL as FIG2A
 from hpcddl.reproduce.fig2b import PANEL as FIG2B
+from hpcddl.training.diagnostics import Measurement
 from tests.conftest import Launch
 
 SAMPLES = 60

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit
 
 from hpcddl.cli import main
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from hpcddl.reproduce.learners import local_sgd
 from hpcddl.reproduce.logistic import Logistic, minimum, read_logistic
 from hpcddl.reproduce.target import Setting, Tangents, iterations_to

@@ -50,7 +50,7 @@ import sys, time
 from pathlib import Path
 from hpcddl.cli import main
 if sys.argv[1] == "train" or "--run" in sys.argv:
-    from hpcddl.saver import Saver
+    from hpcddl.run.saver import Saver
     real = Saver.__call__
     def call(self, position):
         if position.steps == {steps}:

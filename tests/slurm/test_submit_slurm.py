@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpcddl import checkpoint
+from hpcddl.run import checkpoint
 from hpcddl.submit.written import read_down
 from tests.conftest import Launch
 from tests.slurm.cluster import Cluster, wait_until

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.ranges import ranges
+from hpcddl.common.ranges import ranges
 from hpcddl.submit.array import tasks_of
 from hpcddl.submit.job import Job, sbatch_words
 from hpcddl.submit.site import sbatch_options

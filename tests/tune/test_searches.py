@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from hpcddl.config import load_config
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
+from hpcddl.run.config import load_config
 from hpcddl.tune.noise_search import TRIALS
 from hpcddl.tune.searches import (
     Point,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import hpcddl.config  # noqa: F401  MPI starts here, as for all tests of this process, not as in tune
+import hpcddl.run.config  # noqa: F401  MPI starts here, as for all tests of this process, not as in tune
 from tests.conftest import ROOT, Launch, environment, mpirun_command, run_python
 from tests.synthetic import write_recipe, write_shards
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.errors import UserError
+from hpcddl.common.errors import UserError
 from hpcddl.tune.picture import draw
 from hpcddl.tune.report import table, verdict, write
 from hpcddl.tune.searches import Point, Search, factor_grid, gradient_noise_grid

@@ -121,7 +121,7 @@ def become(job: dict[str, Any]) -> None:
     random.seed()
     from mpi4py import MPI
 
-    from hpcddl import mpi_start
+    from hpcddl.cluster import mpi_start
 
     mpi_start.prepare(os.environ)
     MPI.Init_thread(MPI.THREAD_MULTIPLE)

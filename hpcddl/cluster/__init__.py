@@ -1,0 +1,1 @@
+"""Where this process runs: its ranks, cores, launcher and MPI, and emulated links between nodes."""

@@ -1,0 +1,72 @@
+"""Which network a recipe wants emulated: `network.emulate`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import Annotated, Any
+
+from mpi4py import MPI
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from hpcddl.cluster.network import EmulatedNetwork, Link
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import Strict
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class LinkOptions(Strict):
+    """A learner's connection; without options it costs nothing beyond the real one."""
+
+    latency_seconds: Seconds = 0.0
+    bytes_per_second: PositiveFloat | None = None
+
+    def link(self) -> Link:
+        return Link(self.latency_seconds, self.bytes_per_second or inf)
+
+
+class Emulation(Strict):
+    """A network slower than the machine's own, and learners slower than it."""
+
+    node_size: PositiveInt | None = None  # consecutive learners of a node; None: the launcher's
+    within: LinkOptions = LinkOptions()  # inside a node
+    between: LinkOptions = LinkOptions()
+    round_delay_seconds: Seconds = 0.0  # of every average over all learners
+    # learner -> how many times as long it computes
+    slow: dict[int, Annotated[float, Field(ge=1)]] = Field(default_factory=dict)
+
+
+class NetworkOptions(Strict):
+    """The network there is, unless one is emulated."""
+
+    emulate: Emulation | None = None
+
+
+def emulated(world: World, options: Emulation) -> World:
+    """The same learners in a world with that network, and with its nodes. Collective.
+
+    Raises:
+        UserError: learners on several machines, whose clocks differ; a slow learner that is none.
+    """
+    here: Any = world.comm.Split_type(MPI.COMM_TYPE_SHARED)
+    if world.comm.allreduce(here.size, MPI.MIN) < world.size:
+        raise UserError(
+            "network.emulate: needs all learners on one machine, whose clock they share"
+        )
+    for learner in options.slow:
+        if not 0 <= learner < world.size:
+            raise UserError(f"network.emulate.slow={learner}: must be 0 to {world.size - 1}")
+    node: Any = world.node
+    if options.node_size is not None:
+        node = world.comm.Split(world.rank // options.node_size)
+    network = EmulatedNetwork(
+        world.comm,
+        world.comm.allgather(node.bcast(world.rank)),
+        options.within.link(),
+        options.between.link(),
+        options.round_delay_seconds,
+        options.slow.get(world.rank, 1.0),
+    )
+    return replace(world, node=node, network=network)

@@ -1,0 +1,139 @@
+"""The learners of one job: their communicators, their device, and how they fail together."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from mpi4py import MPI
+
+from hpcddl.cluster.cores import share
+from hpcddl.cluster.launcher import promised_size
+from hpcddl.cluster.network import Network
+from hpcddl.cluster.ranks import join
+from hpcddl.common.errors import UserError
+
+Result = TypeVar("Result")
+
+
+class AgreedError(UserError):
+    """A user's error that every rank knows of: rank 0 prints it, all exit 2."""
+
+    def __init__(self, message: str, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
+@dataclass(frozen=True)
+class World:
+    """All learners (`comm`), those of this node (`node`), this one's device, and the network."""
+
+    comm: MPI.Intracomm
+    node: MPI.Intracomm
+    device: torch.device
+    network: Network = field(default_factory=Network)
+
+    @property
+    def rank(self) -> int:
+        """This learner, 0 .. size - 1."""
+        return self.comm.rank
+
+    @property
+    def size(self) -> int:
+        """The number of learners n."""
+        return self.comm.size
+
+    @classmethod
+    def create(cls, node_size: int | None = None) -> World:
+        """The job's world. Collective.
+
+        Args:
+            node_size: fakes nodes of that many consecutive ranks (tests on one machine).
+
+        Raises:
+            AgreedError: the launcher promised more ranks than MPI joined, MPI lacks
+                THREAD_MULTIPLE, or a node has more ranks than GPUs.
+        """
+        comm, node = join(node_size)
+        fault = _launch_fault(comm.size, node.size, os.environ)
+        faults = [text for text in comm.allgather(fault) if text]
+        if faults:
+            raise AgreedError(faults[0], comm.rank)
+        gpus = torch.cuda.device_count()
+        if gpus:
+            device = torch.device("cuda", node.rank)
+            torch.cuda.set_device(device)
+        else:
+            device = torch.device("cpu")
+        cores = tuple(os.sched_getaffinity(0))
+        own = share(cores, node.allgather(cores))
+        if "OMP_NUM_THREADS" not in os.environ:
+            # Else every rank starts one thread per core, and they fight for the cores.
+            torch.set_num_threads(max(1, int(own)))
+        return cls(comm, node, device)
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` on every rank; a UserError on any rank is raised on all of them.
+
+        Raises:
+            AgreedError: with the first rank's message.
+        """
+        result: Result | None = None
+        fault = None
+        try:
+            result = work()
+        except UserError as error:
+            fault = str(error)
+        faults = [text for text in self.comm.allgather(fault) if text]
+        if faults:
+            raise AgreedError(faults[0], self.rank)
+        return result  # type: ignore[return-value]
+
+    def on_rank_zero(self, work: Callable[[], Result]) -> Result:
+        """Runs `work` on rank 0 alone; what it returns, or its UserError, is every rank's.
+
+        Raises:
+            AgreedError: with its message.
+        """
+        result: Result = self.comm.bcast(self.together(lambda: work() if self.rank == 0 else None))
+        return result
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Inside, an exception on one rank ends the whole job instead of leaving it hanging."""
+        try:
+            yield
+        except AgreedError:
+            raise
+        except BaseException as error:
+            if self.size == 1:
+                raise
+            if isinstance(error, UserError):
+                text, status = f"hpcddl: error: rank {self.rank}: {error}\n", 2
+            else:
+                text, status = f"hpcddl: rank {self.rank} failed\n{traceback.format_exc()}", 1
+            sys.stderr.write(text)
+            sys.stderr.flush()
+            self.comm.Abort(status)
+
+
+def _launch_fault(size: int, node_size: int, environment: Mapping[str, str]) -> str | None:
+    """Why this world cannot be what the user asked for, or None."""
+    promised = promised_size(environment)
+    if promised is not None and promised != size:
+        return (
+            f"launcher: {promised} ranks were started but MPI joined {size}: the launcher and "
+            "the MPI of mpi4py do not fit; use that MPI's mpirun, or srun --mpi=pmix"
+        )
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE and size > 1:
+        return "MPI: no THREAD_MULTIPLE, which Horovod and the weight exchange need"
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < node_size:
+        return f"launcher: {node_size} ranks on a node with {gpus} GPUs; start one rank per GPU"
+    return None

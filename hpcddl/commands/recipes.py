@@ -1,0 +1,65 @@
+"""`hpcddl recipes`: the commands for the papers' tables and figures, and what trains by name."""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from hpcddl.common.errors import UserError
+from hpcddl.common.table import aligned
+from hpcddl.papers import is_name
+from hpcddl.papers.show import full, listed
+from hpcddl.recipes import find_recipe, names, read_recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl recipes`."""
+    parser.description = (
+        "List the papers' tables and figures with their commands, then the packaged recipes; show "
+        "a table's settings, commands and printed numbers, or a recipe with its base merged in; "
+        "or draw a recipe's learning rate."
+    )
+    parser.epilog = "example: hpcddl recipes a.table4; hpcddl recipes swb300.dpsgd --plot rate.png"
+    parser.add_argument("name", nargs="?", help="the table, figure or recipe to show in full")
+    parser.add_argument(
+        "--plot",
+        nargs="?",
+        type=Path,
+        const=Path("schedule.png"),
+        metavar="OUT",
+        help="draw NAME's learning rate over epochs (.png, .pdf or .svg), if not to schedule.png",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the lists, one table or recipe, or where its picture is.
+
+    Raises:
+        UserError: no such table or recipe; a picture of none.
+    """
+    if arguments.plot:
+        if not arguments.name:
+            raise UserError("--plot: needs the recipe first, as in `hpcddl recipes NAME --plot`")
+        return _plot(arguments.name, arguments.plot)
+    if arguments.name is None:
+        print("\n".join([*listed(), "", *_recipes()]))
+    elif is_name(arguments.name):
+        print("\n".join(full(arguments.name)))
+    else:
+        print(yaml.safe_dump(read_recipe(find_recipe(arguments.name)), sort_keys=False), end="")
+    return 0
+
+
+def _recipes() -> list[str]:
+    rows = [(name, read_recipe(find_recipe(name))["description"]) for name in names()]
+    return ["recipes, for `mpirun -np N hpcddl train NAME`:", *aligned(rows, left=2)]
+
+
+def _plot(name: str, out: Path) -> int:
+    # Imported here: a list of names must not wait for torch.
+    from hpcddl.commands.recipe_plot import draw_schedule
+    from hpcddl.run.config import load_config
+
+    draw_schedule(load_config(name), name, out)
+    print(f"picture: {out}")
+    return 0

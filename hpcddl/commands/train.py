@@ -1,0 +1,77 @@
+"""`hpcddl train`: from a recipe and a launcher's ranks to a finished run directory."""
+
+import argparse
+import time
+from pathlib import Path
+
+from hpcddl.cluster.world import World
+from hpcddl.commands.smoke import smoke
+from hpcddl.common.errors import UserError
+from hpcddl.data.staging import folder_argument
+from hpcddl.recipes import name_of
+from hpcddl.run.config import load_config
+from hpcddl.run.fit import fit
+from hpcddl.run.stopping import STATUS, Stopped, noticing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl train`."""
+    parser.description = "Train on all ranks that the launcher started."
+    parser.epilog = (
+        "example: mpirun -np 4 hpcddl train swb300.dpsgd data.path=shards/swb300 --out runs/a"
+    )
+    parser.add_argument("recipe", help="a packaged recipe (see `hpcddl recipes`) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys")
+    parser.add_argument("--out", type=Path, help="the run directory (default: runs/RECIPE)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest whole checkpoint, if there is one, on as many ranks or others",
+    )
+    parser.add_argument(
+        "--stage",
+        type=folder_argument,
+        metavar="DIR",
+        help="copy the data to this folder of every node's own disk first, and read it there",
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="only show that the recipe runs here: two steps, each with evaluation and checkpoint, "
+        "and a restart between them, on random samples in a temporary folder; the batch is a few "
+        "samples per learner unless global_batch=N is given",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit status 0 when the run ended by itself, diverged or not; 1 after a smoke that did not.
+
+    75 when SIGUSR2 or SIGTERM has stopped it, with a checkpoint.
+    """
+    began = time.time()
+    a = arguments
+    world = World.create()
+    with world.failing_together():
+        config = world.together(lambda: load_config(a.recipe, a.overrides))
+        if a.smoke:
+            world.together(lambda: _check_smoke(a))
+            own_batch = any(word.startswith("global_batch=") for word in a.overrides)
+            return smoke(a.recipe, config, world, began, own_batch)
+        folder = a.out or default_folder(a.recipe)
+        try:
+            with noticing() as notice:
+                fit(config, world, folder, notice, began=began, go_on=a.resume, node_folder=a.stage)
+        except Stopped:
+            return STATUS
+    return 0
+
+
+def default_folder(recipe: str) -> Path:
+    """runs/NAME of a packaged recipe (whose name has dots in it) or of a YAML file."""
+    return Path("runs") / name_of(recipe)
+
+
+def _check_smoke(arguments: argparse.Namespace) -> None:
+    for option in ("out", "resume", "stage"):
+        if getattr(arguments, option):
+            raise UserError(f"--smoke: leaves nothing behind; not with --{option}")

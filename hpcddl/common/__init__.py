@@ -1,0 +1,1 @@
+"""Small helpers that every floor uses: errors, files, progress, options, tables, colours."""

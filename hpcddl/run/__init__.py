@@ -1,0 +1,1 @@
+"""A run and its directory: set-up, checkpoints, resume, metrics, locks."""

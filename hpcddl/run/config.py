@@ -1,0 +1,154 @@
+"""A recipe and its overrides become one frozen, fully validated Config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from hpcddl.cluster.emulate import NetworkOptions
+from hpcddl.common.errors import UserError
+from hpcddl.common.files import write_whole
+from hpcddl.common.options import Choice, From, Strict
+from hpcddl.data import DATASETS
+from hpcddl.data.augment import AUGMENTATIONS
+from hpcddl.models import MODELS
+from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.optimizers.schedules import SCHEDULES
+from hpcddl.recipes import find_recipe, read_recipe
+from hpcddl.strategies import STRATEGIES
+from hpcddl.training.batch_norm import BATCH_NORM
+
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+
+
+class WeightNoise(Strict):
+    """SSGD* (paper A sec. 2.1): Gaussian noise in the weights; `std` 0 is none."""
+
+    std: Annotated[float, Field(ge=0)] = 0.0
+    reading: Literal["per_learner", "shared"] = "per_learner"
+
+
+class GradientNoise(Strict):
+    """N(0, eta / (1 + t)^gamma I) on the gradient of update t (paper B app. C.5); eta 0 is none.
+
+    The default gamma is that of Neelakantan et al. 2015.
+    """
+
+    eta: Annotated[float, Field(ge=0)] = 0.0
+    gamma: Annotated[float, Field(ge=0)] = 0.55
+
+
+class DiagnosticsOptions(Strict):
+    """The noise of each `every`-th update (paper A sec. 2); 0: of none."""
+
+    every: CountOrNone = 0
+    of: Literal["train", "heldout"] = "train"  # the overall loss: that of this split
+    samples: CountOrNone = 0  # of the split, drawn once by the seed; 0: all
+    second_order: bool = False  # also Delta2 from Hessians: a product per learner
+
+
+class Checkpointing(Strict):
+    """When every learner's state is written, and which states are kept."""
+
+    every_epochs: Count = 1
+    every_steps: CountOrNone = 0  # also within an epoch; 0: only at its end
+    every_minutes: Annotated[float, Field(ge=0)] = 30.0  # also since the last one; 0: never
+    keep_last: Count = 2
+    keep_epochs: tuple[int, ...] = ()
+
+
+class Config(Strict):
+    """One experiment. The global batch is n learners times their local batch, whatever n."""
+
+    description: str = ""
+    seed: CountOrNone = 0
+    epochs: Count
+    start_epoch: CountOrNone = 0  # where epoch count, schedule and data order begin (init_from)
+    global_batch: Count
+    accumulate: Count = 1  # micro-batches that each learner's local batch is processed in
+    model: Annotated[Choice, From(MODELS)]
+    data: Annotated[Choice, From(DATASETS)]
+    augment: Annotated[Choice, From(AUGMENTATIONS)] = Choice("none", {})  # of training batches
+    optimizer: Annotated[Choice, From(OPTIMIZERS)]
+    schedule: Annotated[Choice, From(SCHEDULES)]
+    strategy: Annotated[Choice, From(STRATEGIES)]
+    weight_noise: WeightNoise = WeightNoise()
+    gradient_noise: GradientNoise = GradientNoise()
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # of each gradient before it is stepped
+    network: NetworkOptions = NetworkOptions()
+    checkpoint: Checkpointing = Checkpointing()
+    init_from: str | None = None  # RUN@EPOCH: weights and statistics of another run's consensus
+    batch_norm: Annotated[Choice, From(BATCH_NORM)] = Choice("averaged", {})  # of the consensus
+    dtype: Literal["float32", "float64"] = "float32"
+    autocast: Literal["bfloat16", "float16"] | None = None  # of products and convolutions
+    channels_last: bool = False  # of images: a pixel's channels lie together in memory
+    compile: bool = False  # the network, by torch.compile
+    diagnostics: DiagnosticsOptions = DiagnosticsOptions()
+    log_every: Count = 10  # steps from one line in metrics.jsonl to the next
+    prefetch: CountOrNone = 3  # batches loaded ahead by the prefetch thread; 0: none
+
+    @model_validator(mode="after")
+    def _refuse_autocast_of_float64(self) -> "Config":
+        if self.autocast and self.dtype != "float32":
+            raise ValueError(f"autocast={self.autocast}: needs dtype=float32, not {self.dtype}")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """As a recipe with every default written out."""
+        return self.model_dump(mode="json")
+
+
+def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
+    """Reads a packaged recipe or a YAML file and applies `dotted.key=value` overrides.
+
+    Raises:
+        UserError: no such recipe, an unknown key (with the nearest valid one), a wrong type.
+    """
+    values = read_recipe(find_recipe(recipe))
+    for override in overrides:
+        values = _apply(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{recipe}: {_first_fault(error)}") from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes the config as a recipe that runs again as it is."""
+    write_whole(path, yaml.safe_dump(config.plain(), sort_keys=False).encode())
+
+
+def _apply(values: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r}: must be dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: the value is not YAML") from None
+    head, *rest = key.split(".")
+    if not rest:
+        return {**values, head: value}
+    section = values.get(head) or {}
+    if isinstance(section, str):
+        section = {"name": section}
+    if not isinstance(section, dict):
+        raise UserError(f"override {override!r}: {head!r} holds a value, not a section")
+    below = _apply(section, f"{'.'.join(rest)}={text}")
+    if rest == ["name"] and section.get("name") != value:
+        below = {"name": value}  # the options of another choice do not carry over
+    return {**values, head: below}
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{where}: missing, and it has no default"
+    if fault["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}={fault['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,116 @@
+"""One learner of a run: its network, its optimizer and its strategy."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
+from hpcddl.common.options import Choice
+from hpcddl.data import Dataset
+from hpcddl.models import MODELS
+from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.optimizers.loss_scale import LossScale
+from hpcddl.optimizers.noise import GradientNoise
+from hpcddl.optimizers.schedules import Schedule
+from hpcddl.run import checkpoint
+from hpcddl.run.config import Config
+from hpcddl.strategies import STRATEGIES
+from hpcddl.strategies.base import Strategy, same_start
+from hpcddl.strategies.weight_noise import WeightNoise
+
+
+def switching(strategy: Choice, schedule: Schedule) -> Choice:
+    """The strategy with the epoch of the schedule's first decay where it asks for that.
+
+    Raises:
+        UserError: a schedule without a decay.
+    """
+    if strategy.options.get("after") != "first_decay":
+        return strategy
+    if schedule.first_decay is None:
+        raise UserError("strategy.after=first_decay: the schedule has no decay; give an epoch")
+    return Choice(strategy.name, {**strategy.options, "after": schedule.first_decay})
+
+
+def learner(
+    config: Config, choice: Choice, world: World, train_set: Dataset, fresh: bool
+) -> tuple[nn.Module, Strategy]:
+    """The network and its strategy; all learners hold the same weights. Collective.
+
+    Args:
+        choice: of the strategy, with epochs only.
+        fresh: a run's beginning, which takes the weights of `init_from`.
+
+    Raises:
+        UserError: what the recipe names does not fit together.
+    """
+    torch.manual_seed(config.seed)
+    model = world.together(lambda: _network(config, train_set))
+    model.to(world.device, getattr(torch, config.dtype))
+    initial = config.init_from
+    if initial and fresh:
+        world.together(lambda: _start_from(model, initial, world))
+    same_start(model, world)
+
+    def build() -> Strategy:
+        optimizer = config.optimizer.build(OPTIMIZERS, model)
+        strategy: Strategy = choice.build(STRATEGIES, model, optimizer, world, config.seed)
+        if config.autocast == "float16" and not strategy.may_skip_steps:
+            raise UserError(
+                f"autocast=float16: strategy.name={choice.name} cannot do without a step of a "
+                "learner whose gradient overflows; allowed: bfloat16"
+            )
+        return strategy
+
+    strategy = world.together(build)
+    strategy.clip_norm = config.clip_norm
+    if config.gradient_noise.eta:
+        gradient_noise = config.gradient_noise
+        strategy.gradient_noise = GradientNoise(
+            gradient_noise.eta, gradient_noise.gamma, config.seed
+        )
+    strategy.loss_scale = loss_scale = LossScale() if config.autocast == "float16" else None
+    if config.weight_noise.std:
+        noise = config.weight_noise
+        strategy = WeightNoise(strategy, noise.std, noise.reading, config.seed)
+        strategy.loss_scale = loss_scale
+    # Each learner draws its own dropout masks; the data order has a generator of its own.
+    torch.manual_seed(config.seed + 1 + world.rank)
+    return model, strategy
+
+
+def parse_reference(text: str) -> tuple[Path, int]:
+    """RUN@EPOCH as (folder, epoch).
+
+    Raises:
+        UserError: not of that form.
+    """
+    run, at, epoch = text.rpartition("@")
+    if not at or not run or not epoch.isdigit():
+        raise UserError(f"init_from={text!r}: must be RUN@EPOCH, such as runs/ssgd@16")
+    return Path(run), int(epoch)
+
+
+def _network(config: Config, train_set: Dataset) -> nn.Module:
+    model: nn.Module = config.model.build(MODELS, train_set.shape, train_set.classes)
+    takes_words = any(isinstance(module, nn.Embedding) for module in model.modules())
+    if takes_words != train_set.contiguous:
+        one, other = ("words", "numbers") if takes_words else ("numbers", "words")
+        raise UserError(
+            f"model.name={config.model.name}: takes {one}, data.name={config.data.name} has {other}"
+        )
+    return model
+
+
+def _start_from(model: nn.Module, reference: str, world: World) -> None:
+    """Loads the consensus of another run on rank 0, from where every learner will get it."""
+    if world.rank:
+        return
+    state = checkpoint.consensus_state(checkpoint.at_epoch(*parse_reference(reference)))
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise UserError(f"init_from={reference}: another network: {reason}") from None

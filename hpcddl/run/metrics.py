@@ -1,0 +1,219 @@
+"""What a run writes down while it trains, in metrics.jsonl and to those who watch."""
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+from hpcddl.cluster.world import World
+from hpcddl.optimizers.loss_scale import LossScale
+from hpcddl.run.display import Board, Display
+from hpcddl.run.divergence import Heldout
+from hpcddl.strategies.base import Traffic
+from hpcddl.training.diagnostics import Measurement
+from hpcddl.training.evaluate import Evaluation
+
+_START = {
+    "seconds": {},
+    "rounds": 0,
+    "bytes_sent": 0.0,
+    "file_bytes": 0,
+    "heldout": [],
+    "last": (0, 0, 0.0),
+}
+
+
+class Stopwatch:
+    """Seconds by what they were spent on, as the host sees them (a GPU works on meanwhile)."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Books the time since the last lap under `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+class Metrics:
+    """Collective: every rank calls the same methods; only rank 0 writes.
+
+    `diverged_since` is set, on all ranks alike, by the first step whose loss, meaned over the
+    learners, is NaN or infinite; its epoch is the one that was under way, counted from 1. Where the
+    learners meet for their losses they also agree on a loss scale, so that it costs no other wait.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        world: World,
+        traffic: Traffic,
+        *,
+        every: int,
+        steps_per_epoch: int,
+        epochs: int,
+        global_batch: int,
+        loss_scale: LossScale | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        before = {**_START, **(state or {})}  # earlier versions' states have less
+        self.world = world
+        self.watch = Stopwatch()
+        self.watch.seconds = dict(before["seconds"])
+        self.traffic = traffic
+        traffic.seconds = self.watch.seconds.pop("communicate", 0.0)
+        self.heldout = [Heldout(*values) for values in before["heldout"]]
+        self.diverged_since: dict[str, Any] | None = None
+        self._bytes_before = before["bytes_sent"]
+        self._rounds_before = before["rounds"]
+        self._every, self._steps_per_epoch, self._epochs = every, steps_per_epoch, epochs
+        self._global_batch = global_batch
+        self._loss_scale = loss_scale
+        self._losses: list[torch.Tensor] = []
+        self._last = tuple(before["last"])  # epoch, step and rate of the newest loss
+        self._file: TextIO | None = None
+        if world.rank == 0:
+            path = run / "metrics.jsonl"
+            path.touch()
+            # What a killed run wrote after its last checkpoint will be written again.
+            os.truncate(path, before["file_bytes"])
+            self._file = open(path, "a")  # noqa: SIM115
+            self._board = Board(run / "tensorboard")
+            self._display = Display(steps_per_epoch, epochs)
+
+    def step(self, epoch: int, step: int, rate: float, loss: torch.Tensor) -> None:
+        """Books one update's loss (kept on its device); reports every `every` steps of an epoch."""
+        self._losses.append(loss.detach())
+        self._last = epoch, step, rate
+        if (step + 1) % self._every == 0 or step + 1 == self._steps_per_epoch:
+            self._report()
+            if self._loss_scale:
+                # Not in `_report`: a checkpoint reports too, and would make another run of it.
+                self._loss_scale.agree(self.world.comm)
+
+    def diagnosis(self, epoch: int, step: int, rate: float, measured: Measurement) -> None:
+        """Books what was measured of the update whose loss was booked last."""
+        values = {name: finite(value) for name, value in asdict(measured).items() if name != "step"}
+        done = epoch + (step + 1) / self._steps_per_epoch
+        self._write("diagnostics", epoch=round(done, 6), learning_rate=rate, **values)
+
+    def evaluation(self, epoch: int, result: Evaluation) -> None:
+        """Reports the consensus after `epoch` epochs."""
+        self.heldout.append(Heldout(epoch, finite(result.loss), result.accuracy))
+        if self.diverged_since is None and not math.isfinite(result.loss):
+            self.diverged_since = {"epoch": epoch, "reason": f"held-out loss {result.loss}"}
+        averaged, beside = {}, ""
+        if result.loss_averaged_statistics is not None:
+            loss = result.loss_averaged_statistics
+            averaged = {"heldout_loss_averaged_statistics": finite(loss)}
+            beside = f" (with averaged statistics: {loss:.4f})"
+        perplexity, shown = {}, ""
+        if result.perplexity is not None:
+            perplexity = {"heldout_perplexity": finite(result.perplexity)}
+            shown = f", perplexity {result.perplexity:.2f}"
+        self._write(
+            "evaluation",
+            epoch=epoch,
+            heldout_loss=finite(result.loss),
+            heldout_accuracy=result.accuracy,
+            **perplexity,
+            **averaged,
+            **self.totals(),
+        )
+        if self._file:
+            self._display.line(
+                f"epoch {epoch}/{self._epochs}: held-out loss {result.loss:.4f}{beside}{shown} "
+                f"(class prior {result.prior_loss:.4f}), accuracy {100 * result.accuracy:.2f} %"
+            )
+
+    def totals(self) -> dict[str, Any]:
+        """Since the run began: seconds by kind and rounds of this rank, bytes of a mean learner."""
+        sent = (
+            self._bytes_before
+            + self.world.comm.allreduce(self.traffic.bytes_sent, MPI.SUM) / self.world.size
+        )
+        seconds = dict(self.watch.seconds)
+        agreeing = seconds.pop("agree", 0.0)
+        seconds["communicate"] = self.traffic.seconds
+        seconds["optimizer"] = max(0.0, agreeing - self.traffic.seconds)
+        return {
+            "rounds": self._rounds_before + self.traffic.rounds,
+            "bytes_sent": round(sent),
+            "seconds": {name: round(value, 4) for name, value in sorted(seconds.items())},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on as if it had not been stopped. Collective.
+
+        Losses not yet reported are reported first, so none is lost with the process.
+        """
+        self._report()
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return {
+            "seconds": {**self.watch.seconds, "communicate": self.traffic.seconds},
+            "rounds": self._rounds_before + self.traffic.rounds,
+            "bytes_sent": self.totals()["bytes_sent"],
+            "file_bytes": self._file.tell() if self._file else 0,
+            "heldout": self.heldout,
+            "last": self._last,
+        }
+
+    def close(self) -> None:
+        """Closes files and clears the display."""
+        if self._file:
+            self._file.close()
+            self._board.close()
+            self._display.close()
+
+    def _report(self) -> None:
+        if not self._losses:
+            return
+        epoch, step, rate = self._last
+        losses = torch.stack(self._losses).double().cpu().numpy()
+        self._losses.clear()
+        self.world.comm.Allreduce(MPI.IN_PLACE, losses, MPI.SUM)
+        losses /= self.world.size
+        first = step + 1 - len(losses)
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad) and self.diverged_since is None:
+            self.diverged_since = {
+                "epoch": epoch + 1,
+                "step": epoch * self._steps_per_epoch + first + int(bad[0]) + 1,
+                "reason": f"training loss {losses[bad[0]]}",
+            }
+        self._write(
+            "train",
+            epoch=round(epoch + (step + 1) / self._steps_per_epoch, 6),
+            loss=finite(float(losses.mean())),
+            learning_rate=rate,
+            **({"loss_scale": self._loss_scale.value} if self._loss_scale else {}),
+            **self.totals(),
+        )
+        if self._file:
+            self._display.step(epoch, step + 1, float(losses[-1]), rate)
+
+    def _write(self, kind: str, **values: Any) -> None:
+        if self._file:
+            epoch, steps, _ = self._last
+            step = epoch * self._steps_per_epoch + steps + 1
+            values["samples"] = step * self._global_batch
+            record = {"kind": kind, "time": round(time.time(), 3), "step": step, **values}
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+            self._board.write(step, kind, values)
+
+
+def finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity: null stands for both, and for what was not measured."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,133 @@
+"""When a run's learners are written down, and that it stops when it is told to."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from mpi4py import MPI
+
+from hpcddl.cluster.world import AgreedError
+from hpcddl.common.errors import warn
+from hpcddl.run import checkpoint, resume
+from hpcddl.run.agreement import Agreement
+from hpcddl.run.checkpoint import Position
+from hpcddl.run.metrics import Metrics
+from hpcddl.run.run_lock import RunLock
+from hpcddl.run.stopping import Notice, Stopped
+from hpcddl.strategies.base import Strategy
+
+
+class Options(checkpoint.Due, Protocol):
+    """When, and which are kept (config.Checkpointing)."""
+
+    every_minutes: float
+    keep_last: int
+
+
+class Saver:
+    """What the loop calls between updates. Collective.
+
+    The interval of `every_minutes` is rank 0's, counted from the last checkpoint of any kind.
+
+    Args:
+        restarts: each change of the number of learners so far.
+        resumed: where a checkpoint is on disk already, if there is one.
+        saved: called after each checkpoint, on all ranks.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        strategy: Strategy,
+        metrics: Metrics,
+        agreement: Agreement,
+        notice: Notice,
+        lock: RunLock,
+        options: Options,
+        *,
+        epochs: int,
+        steps_per_epoch: int,
+        restarts: list[dict[str, int]],
+        resumed: Position | None,
+        saved: Callable[[], None],
+    ) -> None:
+        self._run, self._strategy, self._metrics = run, strategy, metrics
+        self._agreement, self._notice, self._lock = agreement, notice, lock
+        self._options, self._epochs, self._steps_per_epoch = options, epochs, steps_per_epoch
+        self._restarts, self._saved = restarts, saved
+        self._on_disk = resumed
+        self._position = resumed or Position()
+        self._since = time.monotonic()  # the last checkpoint, or the start
+        self._outdated = False  # whether the round under way began before the last checkpoint
+
+    def __call__(self, position: Position) -> None:
+        """Between two updates: saves where that is due; stops where any learner was told to.
+
+        A checkpoint that cannot be written is missed, for there will be others; not the run's last.
+
+        Raises:
+            Stopped: after a checkpoint.
+            AgreedError: a last checkpoint cannot be written; another job has taken over the folder.
+        """
+        self._position = position
+        interval = 60 * self._options.every_minutes
+        over = 0 < interval <= time.monotonic() - self._since
+        found = self._agreement.step(self._notice.given(), self._strategy.world.rank == 0 and over)
+        last = (position.epoch, position.step) == (self._epochs, 0)
+        if found and found.stop and not last:  # else the run ends by itself, now
+            self.stop()
+        due = checkpoint.is_due(position, self._options, self._epochs, self._steps_per_epoch)
+        if found:
+            due |= found.due and not self._outdated
+            self._outdated = False
+        if not due:
+            return
+        self._check_lock()
+        try:
+            self._save()
+        except AgreedError as error:
+            if last:
+                raise
+            if self._strategy.world.rank == 0:
+                warn(f"{error}; training goes on")
+
+    def stop(self) -> NoReturn:
+        """Saves what is not on disk, and says by which signal and where the run has stopped.
+
+        Raises:
+            Stopped: always, but where AgreedError says that the checkpoint cannot be written.
+        """
+        world = self._strategy.world
+        number = world.comm.allreduce(self._notice.signal, MPI.MAX)
+        if self._position != self._on_disk:
+            self._check_lock()
+            self._save()
+        if world.rank == 0:
+            where = "no checkpoint yet: --resume begins again"
+            if self._on_disk:
+                folder = checkpoint.folder_of(self._run, self._on_disk)
+                where = f"--resume goes on from {folder}"
+            by, updates = signal.Signals(number).name, self._position.steps
+            print(f"stopped by {by} after {updates} updates; {where}", flush=True)
+        raise Stopped
+
+    def _save(self) -> None:
+        """Writes the learners' states; those of a run that has diverged would replace good ones."""
+        self._since, self._outdated = time.monotonic(), True
+        log = {**self._metrics.state_dict(), "restarts": self._restarts}
+        if self._metrics.diverged_since:
+            return
+        state = resume.learner_state(self._strategy)
+        keep = self._options.keep_last, self._options.keep_epochs
+        world = self._strategy.world
+        checkpoint.save(self._run, world, self._position, state, log, *keep)
+        self._on_disk = self._position
+        self._since = time.monotonic()
+        self._saved()
+
+    def _check_lock(self) -> None:
+        self._strategy.world.on_rank_zero(self._lock.check)

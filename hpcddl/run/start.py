@@ -1,0 +1,68 @@
+"""Starts `hpcddl train` by a launcher, from a process that is no rank itself."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import IO
+
+from hpcddl.common.errors import UserError
+from hpcddl.run.stopping import STATUS
+
+
+def parse_launcher(text: str) -> list[str]:
+    """The words of a launcher.
+
+    Raises:
+        UserError: there is none, or a quote is left open.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"--launcher {text}: {error}") from None
+    if not words:
+        raise UserError("--launcher '': must be a command, such as 'mpirun -np 4'")
+    return words
+
+
+def train_by(launcher: Sequence[str], words: Sequence[str], log: IO[str] | None = None) -> int:
+    """The exit status of `LAUNCHER hpcddl train WORDS`; what it prints goes to `log`, if given.
+
+    SIGUSR2 is passed on to the run, which then stops by itself (status 75, see stopping.py), or
+    dies of it where it does not listen yet, which counts as stopped too. An interrupt ends the run
+    before it is passed on.
+
+    Raises:
+        UserError: the launcher cannot be started.
+    """
+    command = [*launcher, sys.executable, "-m", "hpcddl.cli", "train", *words]
+    stderr = None if log is None else subprocess.STDOUT
+    process: subprocess.Popen[bytes] | None = None
+    told = False
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        told = True
+        if process is not None:
+            process.send_signal(number)
+
+    before = signal.signal(signal.SIGUSR2, pass_on)  # first: else it would end this process alone
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr)
+        if told:
+            process.send_signal(signal.SIGUSR2)
+        status = process.wait()
+    except OSError as error:
+        raise UserError(f"--launcher {shlex.join(launcher)}: {error.strerror}") from None
+    except KeyboardInterrupt:
+        if process is not None:
+            process.terminate()  # not killed: a launcher must have the time to end its ranks
+            process.wait()
+        raise
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    return STATUS if told and status == -signal.SIGUSR2 else status

@@ -1,0 +1,100 @@
+"""summary.json: what a run came to. Written last: where it is, the run ended by itself."""
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mpi4py import MPI
+
+import hpcddl
+from hpcddl.common.files import write_whole
+from hpcddl.run.divergence import settled_at_chance
+from hpcddl.run.metrics import Metrics, finite
+from hpcddl.strategies.base import Strategy
+from hpcddl.training.evaluate import Evaluation
+
+
+def write_summary(
+    folder: Path,
+    strategy: Strategy,
+    metrics: Metrics,
+    result: Evaluation,
+    *,
+    classes: int,
+    global_batch: int,
+    restarts: list[dict[str, int]],
+    began: float,
+) -> None:
+    """Collective; rank 0 writes and says in a line how the run ended.
+
+    Args:
+        result: the last evaluation of the consensus.
+        restarts: each change of the number of learners: after how many updates, from, to.
+        began: when the process started, in seconds since the epoch.
+    """
+    world = strategy.world
+    weights = strategy.weights.read(strategy.weights.empty()).cpu().numpy()
+    checksums = world.comm.gather(hashlib.sha256(weights.tobytes()).hexdigest())
+    totals = metrics.totals()
+    nodes = world.comm.allreduce(int(world.node.rank == 0))
+    if world.rank != 0:
+        return
+    since = metrics.diverged_since or settled_at_chance(metrics.heldout, classes)
+    last = metrics.heldout[-1]
+    losses = [entry.loss for entry in metrics.heldout if entry.loss is not None]
+    perplexity = {}
+    if result.perplexity is not None:
+        perplexity["heldout_perplexity"] = finite(result.perplexity)
+    summary = {
+        "diverged": since is not None,
+        "diverged_since": since,
+        "heldout_loss": last.loss,
+        "heldout_accuracy": last.accuracy,
+        **perplexity,
+        "best_heldout_loss": min(losses, default=None),
+        "prior_loss": result.prior_loss,
+        "prior_accuracy": result.prior_accuracy,
+        "heldout_predictions": result.predictions,
+        "classes": classes,
+        "epoch": last.epoch,
+        "updates": strategy.step,
+        "samples": strategy.step * global_batch,
+        "learners": world.size,
+        "nodes": nodes,
+        "restarts": restarts,
+        "parameters": strategy.weights.size,
+        **totals,
+        "wall_seconds": round(time.time() - began, 3),
+        "weights_sha256": checksums,
+        "command": sys.argv[1:],
+        "versions": {
+            "hpcddl": hpcddl.__version__,
+            **_revision(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "mpi": MPI.Get_library_version().split(",")[0].strip("\0"),
+        },
+    }
+    write_whole(folder / "summary.json", json.dumps(summary, indent=1).encode())
+    verdict = f"diverged ({since['reason']})" if since else "done"
+    print(f"{verdict}: {folder}/summary.json", flush=True)
+
+
+def _revision() -> dict[str, str]:
+    """The commit of the source that runs, -dirty where it has changed; nothing of a wheel."""
+    source = Path(hpcddl.__file__).parents[1]
+    if not (source / ".git").exists():
+        return {}
+    words = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}  # no git on this node
+    return {"revision": found.stdout.strip()}

@@ -1,0 +1,1 @@
+"""The training loop and what runs inside it; needs no run directory."""
