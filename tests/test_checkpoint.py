@@ -9,9 +9,10 @@ import torch
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.run import checkpoint
-from hpcddl.run.checkpoint import Position, at_epoch, newest
+from hpcddl.run.checkpoint import at_epoch, newest
 from hpcddl.run.config import Checkpointing
 from hpcddl.run.learner import parse_reference
+from hpcddl.training.position import Position
 
 
 @pytest.fixture(scope="module")

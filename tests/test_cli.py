@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from hpcddl.cli import COMMANDS, main
+from hpcddl.cli import main
+from hpcddl.commands.table import COMMANDS
 from tests.conftest import run_python
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from hpcddl.analysis.curvature import Curvature, Plan
 from hpcddl.analysis.curvature_report import described
 from hpcddl.analysis.spectral_density import smoothed
-from hpcddl.report.compare import COLOURS, STYLES
+from hpcddl.common.colours import COLOURS, STYLES
 
 SIGMA = 1 / 200
 """Of the Gaussians that smooth a density, relative to the width of the runs' spectra."""

@@ -16,8 +16,8 @@ import numpy as np
 from hpcddl.analysis.curvature import Curvature, Plan
 from hpcddl.analysis.spectral_density import trace_estimate
 from hpcddl.common.files import write_whole
+from hpcddl.common.finite import finite
 from hpcddl.common.table import aligned
-from hpcddl.run.metrics import finite
 
 HEAD = (
     *("run", "strategy", "epoch", "rate", "2/lambda_max", "lambda_max", "lambda_min"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hpcddl.analysis.interpolate import Line, Losses, described
-from hpcddl.report.compare import COLOURS
+from hpcddl.common.colours import COLOURS
 
 WIDE = 30
 """A ratio of losses above which their scale is logarithmic."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpcddl.analysis.landscape import Landscape, Plan
 from hpcddl.analysis.landscape_report import described
-from hpcddl.report.compare import COLOURS, STYLES
+from hpcddl.common.colours import COLOURS, STYLES
 
 CONTOURS = 12
 """About so many, where their spacing is not given."""

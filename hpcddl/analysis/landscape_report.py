@@ -14,8 +14,8 @@ import numpy as np
 
 from hpcddl.analysis.landscape import Landscape, Plan
 from hpcddl.common.files import write_whole
+from hpcddl.common.finite import finite
 from hpcddl.common.table import aligned
-from hpcddl.run.metrics import finite
 
 HEAD = ("run", "strategy", "epoch", "loss at w_a", "error %", "least", "greatest", "mean rise")
 

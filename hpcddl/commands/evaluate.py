@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 from hpcddl.cluster.world import World
+from hpcddl.common.finite import finite
 from hpcddl.data.prefetch import Prefetcher
-from hpcddl.run.metrics import finite
 from hpcddl.run.trained import Trained, add_run_arguments, load_trained
 from hpcddl.training.evaluate import evaluate, log_prior
 

@@ -5,14 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcddl.common.colours import COLOURS, STYLES
 from hpcddl.common.errors import UserError
 from hpcddl.common.table import aligned
 from hpcddl.report.runs import Run, read_run, training_seconds
 from hpcddl.report.target import parse_target, target_table
-
-# Wong (2011): told apart by the colour-blind; the line style tells them apart in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = ("-", "--", "-.", ":")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpcddl.report.compare import COLOURS, STYLES
+from hpcddl.common.colours import COLOURS, STYLES
 from hpcddl.report.runs import Run, names
 
 MOST = len(COLOURS)

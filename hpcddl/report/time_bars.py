@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from hpcddl.report.compare import COLOURS
+from hpcddl.common.colours import COLOURS
 from hpcddl.report.looks import label
 from hpcddl.report.picture import Picture, finished, pyplot
 from hpcddl.report.runs import Run, names

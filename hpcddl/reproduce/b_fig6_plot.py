@@ -7,7 +7,7 @@ from math import isinf
 from pathlib import Path
 from typing import Any
 
-from hpcddl.report.compare import COLOURS
+from hpcddl.common.colours import COLOURS
 from hpcddl.reproduce.b_fig6_report import Study, statements
 from hpcddl.reproduce.target import Setting
 

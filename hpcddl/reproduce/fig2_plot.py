@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from hpcddl.report.compare import COLOURS
+from hpcddl.common.colours import COLOURS
 from hpcddl.reproduce.fig2_report import Study, described
 from hpcddl.reproduce.fig2_run import Run
 from hpcddl.training.diagnostics import Measurement

@@ -16,8 +16,6 @@ from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.models.mlp import mlp
 from hpcddl.optimizers import sgd
 from hpcddl.optimizers.schedules import constant
-from hpcddl.run.checkpoint import Position
-from hpcddl.run.metrics import Stopwatch
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
 from hpcddl.strategies.weight_noise import WeightNoise
@@ -25,6 +23,8 @@ from hpcddl.training.diagnostics import Diagnostics, Measurement
 from hpcddl.training.evaluate import Evaluation
 from hpcddl.training.loop import train
 from hpcddl.training.overall import OverallLoss
+from hpcddl.training.position import Position
+from hpcddl.training.stopwatch import Stopwatch
 
 _AT_ONCE = 4096  # samples whose gradient is taken in one pass
 

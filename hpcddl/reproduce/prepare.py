@@ -1,9 +1,8 @@
 """Data that a reproduction packs for itself, by the commands that a user would type."""
 
-import argparse
-import importlib
 from pathlib import Path
 
+from hpcddl.commands.table import call
 from hpcddl.common.errors import UserError
 
 
@@ -20,11 +19,5 @@ def make_folder(folder: Path) -> None:
 
 
 def prep(what: str, *words: str) -> None:
-    """`hpcddl prep WHAT WORDS`, in this process."""
-    # data_prep knows this package; by the command's table this package need not know data_prep.
-    from hpcddl.cli import COMMANDS
-
-    command = importlib.import_module(COMMANDS[f"prep {what}"][0])
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    command.run(parser.parse_args(words))
+    """Calls `hpcddl prep WHAT WORDS` in this process."""
+    call(f"prep {what}", words)

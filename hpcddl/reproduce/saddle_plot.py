@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcddl.report.compare import COLOURS
+from hpcddl.common.colours import COLOURS
 from hpcddl.reproduce.saddle_problem import staying
 from hpcddl.reproduce.saddle_report import Case, Study, described
 

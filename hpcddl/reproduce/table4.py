@@ -6,8 +6,8 @@ import argparse
 import gc
 from pathlib import Path
 
-from hpcddl.cli import main
 from hpcddl.cluster.world import World
+from hpcddl.commands.table import call
 from hpcddl.common.bounds import check_least
 from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import MANIFEST
@@ -68,7 +68,7 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
                 print(f"\n{done} of {total}: {name} {one.name}", flush=True)
             folder = out / name / one.name
             words = (*one.overrides, "--out", str(folder), "--resume")
-            if status := main(["train", recipe, *words]):
+            if status := call("train", [recipe, *words]):
                 return status
             gc.collect()  # hooks and tensors of a run refer to each other, and would pile up
     if world.rank == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hpcddl.report.compare import COLOURS
+from hpcddl.common.colours import COLOURS
 from hpcddl.reproduce.table4_report import ALGORITHMS, Corpus, converges
 
 _LOOKS = {"SSGD": (COLOURS[1], "-", "o"), "DPSGD": (COLOURS[2], "--", "s")}

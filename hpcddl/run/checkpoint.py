@@ -21,6 +21,7 @@ import torch
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import sha256, sync_folder, write_whole
+from hpcddl.training.position import Position
 
 VERSION = 4
 UNSEALED = 3  # the same, but manifests had no checksum of their own
@@ -28,19 +29,6 @@ UNSEALED = 3  # the same, but manifests had no checksum of their own
 
 class Damaged(UserError):
     """A checkpoint is not, or not all, as it was written."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where training stands: `step` steps of `epoch` are done (`steps` updates in all).
-
-    An epoch ends in the data order that it began in, that of `learners` learners.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    steps: int = 0
-    learners: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,20 +19,22 @@ from hpcddl.optimizers.schedules import SCHEDULES, Schedule
 from hpcddl.run import intact, resume
 from hpcddl.run.agreement import agreeing
 from hpcddl.run.announce import announce
-from hpcddl.run.checkpoint import Checkpoint, Position
+from hpcddl.run.checkpoint import Checkpoint
 from hpcddl.run.config import Config, save_config
 from hpcddl.run.learner import learner, switching
 from hpcddl.run.metrics import Metrics
 from hpcddl.run.run_lock import RunLock, reaches_all_nodes
 from hpcddl.run.saver import Saver
-from hpcddl.run.stopping import Interrupted, Notice
+from hpcddl.run.stopping import Notice
 from hpcddl.run.summary import write_summary
 from hpcddl.strategies.base import Strategy
 from hpcddl.training.batch_norm import BATCH_NORM
 from hpcddl.training.diagnostics import Diagnostics
+from hpcddl.training.evaluate import Interrupted
 from hpcddl.training.forward import forward
 from hpcddl.training.loop import train
 from hpcddl.training.overall import OverallLoss
+from hpcddl.training.position import Position
 
 
 def fit(

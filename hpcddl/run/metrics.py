@@ -13,12 +13,14 @@ import torch
 from mpi4py import MPI
 
 from hpcddl.cluster.world import World
+from hpcddl.common.finite import finite
 from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.run.display import Board, Display
 from hpcddl.run.divergence import Heldout
 from hpcddl.strategies.base import Traffic
 from hpcddl.training.diagnostics import Measurement
 from hpcddl.training.evaluate import Evaluation
+from hpcddl.training.stopwatch import Stopwatch
 
 _START = {
     "seconds": {},
@@ -28,20 +30,6 @@ _START = {
     "heldout": [],
     "last": (0, 0, 0.0),
 }
-
-
-class Stopwatch:
-    """Seconds by what they were spent on, as the host sees them (a GPU works on meanwhile)."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Books the time since the last lap under `name`."""
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
-        self._since = now
 
 
 class Metrics:
@@ -212,8 +200,3 @@ class Metrics:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
             self._board.write(step, kind, values)
-
-
-def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: null stands for both, and for what was not measured."""
-    return value if value is not None and math.isfinite(value) else None

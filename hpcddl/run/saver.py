@@ -14,11 +14,11 @@ from hpcddl.cluster.world import AgreedError
 from hpcddl.common.errors import warn
 from hpcddl.run import checkpoint, resume
 from hpcddl.run.agreement import Agreement
-from hpcddl.run.checkpoint import Position
 from hpcddl.run.metrics import Metrics
 from hpcddl.run.run_lock import RunLock
 from hpcddl.run.stopping import Notice, Stopped
 from hpcddl.strategies.base import Strategy
+from hpcddl.training.position import Position
 
 
 class Options(checkpoint.Due, Protocol):

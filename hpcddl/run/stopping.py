@@ -20,10 +20,6 @@ STATUS = os.EX_TEMPFAIL
 """75, the exit status of a run that has stopped with a checkpoint: start it again to go on."""
 
 
-class Interrupted(Exception):
-    """Of an evaluation, on all ranks: some rank has been told to stop."""
-
-
 class Stopped(Exception):
     """On all ranks, after the same update, with a checkpoint of it on disk."""
 

@@ -14,8 +14,9 @@ from mpi4py import MPI
 
 import hpcddl
 from hpcddl.common.files import write_whole
+from hpcddl.common.finite import finite
 from hpcddl.run.divergence import settled_at_chance
-from hpcddl.run.metrics import Metrics, finite
+from hpcddl.run.metrics import Metrics
 from hpcddl.strategies.base import Strategy
 from hpcddl.training.evaluate import Evaluation
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from hpcddl.cluster.launcher import promised_size
+from hpcddl.commands.table import call
 from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
 from hpcddl.report.runs import outcome
@@ -99,16 +100,13 @@ def _launcher(text: str, sweep: Sweep, run: Run) -> list[str]:
 
 
 def _train(sweep: Sweep, run: Run, arguments: argparse.Namespace, out: Path) -> int:
-    # Imported here: a list must not wait for torch.
-    from hpcddl.cli import main
-
     started = promised_size(os.environ) or 1
     if run.learners not in (None, started):
         raise UserError(
             f"--run {arguments.run}: {run.name} is a run of {run.learners} learners, "
             f"not of the {started} that were started"
         )
-    return main(["train", *_words(sweep, run, arguments.stage, out)])
+    return call("train", _words(sweep, run, arguments.stage, out))
 
 
 def _train_all(sweep: Sweep, runs: list[Run], stage: str | None, out: Path, launcher: str) -> int:

@@ -15,7 +15,10 @@ from hpcddl.data import Dataset
 from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.models import hidden_state
-from hpcddl.run.stopping import Interrupted
+
+
+class Interrupted(Exception):
+    """An evaluation was given up, on all ranks: some rank has been told to stop."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import shared_order, steps_per_epoch
 from hpcddl.models import hidden_state
 from hpcddl.optimizers.schedules import Schedule
-from hpcddl.run.checkpoint import Position
-from hpcddl.run.metrics import Stopwatch
 from hpcddl.strategies.base import Strategy
 from hpcddl.training.accumulate import backward
 from hpcddl.training.batch_norm import Recomputed
 from hpcddl.training.diagnostics import Diagnostics, Measurement
 from hpcddl.training.evaluate import Evaluation, evaluate, log_prior
+from hpcddl.training.position import Position
+from hpcddl.training.stopwatch import Stopwatch
 
 
 class Log(Protocol):

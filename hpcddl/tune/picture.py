@@ -7,8 +7,8 @@ from math import isinf, nan
 from pathlib import Path
 from typing import Any
 
+from hpcddl.common.colours import COLOURS, STYLES
 from hpcddl.common.files import whole_file
-from hpcddl.report.compare import COLOURS, STYLES
 from hpcddl.tune.searches import Point, labels_of
 from hpcddl.tune.study import Study
 from hpcddl.tune.trials import Trial

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcddl.cli import COMMANDS
+from hpcddl.commands.table import COMMANDS
 from hpcddl.data import DATASETS
 from hpcddl.data.manifest import read_manifest
 from hpcddl.data.shards import open_split

@@ -8,9 +8,9 @@ import torch
 
 from hpcddl.cluster.world import AgreedError, World
 from hpcddl.run import checkpoint
-from hpcddl.run.checkpoint import Position
 from hpcddl.run.intact import newest_intact, tidy
 from hpcddl.run.run_lock import RunLock, reaches_all_nodes
+from hpcddl.training.position import Position
 
 
 @pytest.fixture

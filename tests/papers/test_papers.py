@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from hpcddl import recipes, sweeps
-from hpcddl.cli import COMMANDS
+from hpcddl.commands.table import COMMANDS
 from hpcddl.models.reference import REFERENCES
 from hpcddl.papers import Entry, Numbers, names, papers
 from hpcddl.run.config import load_config

@@ -170,7 +170,7 @@ def status_of(words: list[str]) -> int:
 
 
 def _import_all() -> None:
-    from hpcddl.cli import COMMANDS
+    from hpcddl.commands.table import COMMANDS
 
     for name in (*_LIBRARIES, *(module for module, _ in COMMANDS.values())):
         importlib.import_module(name)

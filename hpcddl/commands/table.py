@@ -1,0 +1,76 @@
+"""The commands of `hpcddl`, and how one of them is called."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import NoReturn
+
+from hpcddl.common.errors import UserError
+
+# words -> (module with add_arguments and run, one line for --help)
+COMMANDS = {
+    "doctor": ("hpcddl.doctor.command", "what is installed and how it fits; what mends it"),
+    "train": ("hpcddl.commands.train", "train a network on all ranks of the launcher"),
+    "evaluate": ("data_prep.kaldi.posteriors", "held-out loss, or Kaldi posteriors, of a run"),
+    "export": (
+        "hpcddl.commands.export",
+        "the network of a run as safetensors, or as a torch program",
+    ),
+    "recipes": ("hpcddl.commands.recipes", "list the packaged recipes, or show one in full"),
+    "models": ("hpcddl.commands.models", "list the networks with their sizes, or show one in full"),
+    "sweep": ("hpcddl.sweeps.command", "families of runs: list them, or train one or all"),
+    "submit": ("hpcddl.submit.command", "submit a recipe, a sweep, prep or report to Slurm"),
+    "jobs": ("hpcddl.submit.jobs_command", "the submitted jobs: state, progress, output"),
+    "tune": ("hpcddl.tune.command", "search a recipe's best rate, noise or other number"),
+    "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
+    "report": ("hpcddl.report.command", "one page of several runs, to read and to print"),
+    "analyze curvature": ("hpcddl.analysis.curvature_command", "the Hessian's eigenvalues of runs"),
+    "analyze landscape": ("hpcddl.analysis.landscape_command", "loss around the consensus of runs"),
+    "analyze interpolate": ("hpcddl.analysis.interpolate_command", "loss between two runs"),
+    "prep kaldi": ("data_prep.kaldi.command", "pack a Kaldi experiment into HDF5 shards"),
+    "prep mini-corpus": ("data_prep.mini_corpus", "generate a small corpus in Kaldi's format"),
+    "prep cifar": ("data_prep.cifar", "pack CIFAR-10 or CIFAR-100"),
+    "prep mnist": ("data_prep.mnist", "pack MNIST or Fashion-MNIST"),
+    "prep digits": ("data_prep.digits", "pack the 1,797 digits that come with scikit-learn"),
+    "prep wikitext": ("data_prep.wikitext", "pack WikiText-2, or other text, word by word"),
+    "prep libsvm": ("data_prep.libsvm", "pack LIBSVM files as dense vectors"),
+    "prep images": ("data_prep.images", "pack folders of images, as ImageNet's"),
+    "data info": ("hpcddl.inspect.info", "what a shard set holds"),
+    "data verify": ("hpcddl.inspect.verify", "compare every byte of a shard set with its manifest"),
+    "data show": ("hpcddl.inspect.show", "draw samples of a shard set and how often classes occur"),
+    "reproduce fig2a": ("hpcddl.reproduce.fig2a", "DPSGD at a high rate (paper A fig. 2a)"),
+    "reproduce fig2b": ("hpcddl.reproduce.fig2b", "DPSGD's test error (paper A fig. 2b)"),
+    "reproduce table4-mini": ("hpcddl.reproduce.table4", "where SSGD diverges (paper A table 4)"),
+    "reproduce b-fig6": ("hpcddl.reproduce.b_fig6", "local SGD on w8a (paper B fig. 6)"),
+    "reproduce saddle": ("hpcddl.reproduce.saddle", "leaving a saddle point (paper A app. E)"),
+    "bench comm": ("hpcddl.bench.comm", "speed of the weight exchange (under mpirun -np 2)"),
+    "bench strategies": ("hpcddl.bench.strategies", "what agreeing costs, beside torch's own ways"),
+    "bench network": ("hpcddl.bench.network", "each strategy's step on emulated slow networks"),
+    "bench prep": ("data_prep.kaldi.bench", "speed of packing, beside Kaldi's own reader"),
+    "bench model": ("hpcddl.bench.model", "FLOPs per sample and parameter; time by batch size"),
+    "bench networks": ("hpcddl.bench.networks", "a step of each CIFAR network, beside plain torch"),
+    "bench analysis": ("hpcddl.bench.analysis", "what curvature and diagnostics cost"),
+    "bench loader": ("hpcddl.bench.loader", "speed of reading shards in random order"),
+    "bench shuffle": ("hpcddl.bench.shuffle", "how well the block shuffle mixes a shard set"),
+}
+
+
+def call(name: str, words: Sequence[str]) -> int:
+    """Imports the command `name`, and nothing of others, and runs it; its exit status.
+
+    Raises:
+        UserError: the words are not what it takes, or what it says of its input.
+    """
+    module = importlib.import_module(COMMANDS[name][0])
+    parser = _Parser(prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    module.add_arguments(parser)
+    # Intermixed: key=value may stand behind an option too.
+    status: int = module.run(parser.parse_intermixed_args(words))
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
