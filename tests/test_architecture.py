@@ -1,6 +1,7 @@
-"""The folders stand on floors: imports point down, and no two folders import each other."""
+"""The floors of docs/architecture.md: imports point down, so no two folders import each other."""
 
 import ast
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,22 +10,15 @@ import pytest
 
 from tests.conftest import ROOT
 
-# From the ground up. Folders of one floor do not import each other.
-FLOORS = (
-    {"common"},
-    {"cluster"},
-    {"communication", "data", "optimizers", "papers", "recipes"},
-    {"models", "strategies"},
-    {"training"},
-    {"run"},
-    {"commands"},
-    {"analysis", "doctor", "inspect", "tune"},
-    {"bench", "report"},
-    {"sweeps"},
-    {"data_prep", "reproduce", "submit"},  # nothing in hpcddl imports data_prep
-    {"cli"},
-)
-FLOOR = {name: number for number, names in enumerate(FLOORS, 1) for name in names}
+
+def floors(page: str) -> dict[str, int]:
+    """The floor of each folder, from the diagram in docs/architecture.md."""
+    (diagram,) = re.findall(r"^```floors\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line.split() for line in diagram.splitlines()]
+    return {name: int(number) for number, *names in lines for name in names}
+
+
+FLOOR = floors((ROOT / "docs/architecture.md").read_text())
 
 
 def modules(root: Path) -> dict[str, Path]:
