@@ -55,6 +55,8 @@ setup(
     description="Large-batch training on many GPUs: synchronous, decentralised and local SGD",
     long_description=readme.read_text() if readme.exists() else "",
     long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["hpcddl", "hpcddl.*", "data_prep", "data_prep.*"]),
     package_data={

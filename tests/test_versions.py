@@ -101,3 +101,11 @@ def test_conda_pins_equal_requirements() -> None:
 def test_what_is_built_apart_is_named_in_environment() -> None:
     text = (ROOT / "environment.yml").read_text()
     assert all(f"jobs/build_{name}.sh" in text for name in BUILT_APART)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    init = (ROOT / "hpcddl/__init__.py").read_text()
+    assert f'__version__ = "{said["version"]}"' in init
+    assert said["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
