@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from hpcddl.run import checkpoint, fit, saver
+from hpcddl.run import checkpoint, saver, set_up
 from hpcddl.training import evaluate
+from hpcddl.training.position import Position
 from tests.conftest import ROOT, Launch, environment, run_python
 from tests.synthetic import write_recipe, write_shards, write_text
 from tests.test_train import lines, refused, summary, without_times
@@ -310,14 +311,14 @@ def test_of_two_jobs_that_begin_at_once_one_is_refused(
     """The slower one, which had found no run when it looked."""
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, "ssgd"), tmp_path / "run"
     words = ["train", recipe, "--out", run]
-    real = fit.learner
+    real = set_up.learner
 
     def learner(*others: Any, **options: Any) -> Any:
-        monkeypatch.setattr(fit, "learner", real)
+        monkeypatch.setattr(set_up, "learner", real)
         assert command(*words).returncode == 0
         return real(*others, **options)
 
-    monkeypatch.setattr(fit, "learner", learner)
+    monkeypatch.setattr(set_up, "learner", learner)
     refused(command(*words), f"--out {run}: holds a run")
     assert summary(run)["epoch"] == 3
 
@@ -329,7 +330,7 @@ def test_where_locks_do_not_reach_the_first_job_ends(
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, "ssgd"), tmp_path / "run"
     real = saver.Saver.__call__
 
-    def call(self: saver.Saver, position: checkpoint.Position) -> None:
+    def call(self: saver.Saver, position: Position) -> None:
         if position.steps == 15:
             other = {"host": "n2", "pid": "7", "job": "", "token": "ab"}
             (run / ".lock").write_text(json.dumps(other))
@@ -416,7 +417,7 @@ def test_every_minutes(
     now = [next(clock)]
     real = saver.Saver.__call__
 
-    def call(self: saver.Saver, position: checkpoint.Position) -> None:
+    def call(self: saver.Saver, position: Position) -> None:
         now[0] = next(clock)
         real(self, position)
 

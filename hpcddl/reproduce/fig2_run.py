@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.data import Dataset
-from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.models.mlp import mlp
 from hpcddl.optimizers import sgd
 from hpcddl.optimizers.schedules import constant
@@ -21,10 +19,9 @@ from hpcddl.strategies.base import Strategy, same_start
 from hpcddl.strategies.weight_noise import WeightNoise
 from hpcddl.training.diagnostics import Diagnostics, Measurement
 from hpcddl.training.evaluate import Evaluation
-from hpcddl.training.loop import train
+from hpcddl.training.loop import Log, train
 from hpcddl.training.overall import OverallLoss
-from hpcddl.training.position import Position
-from hpcddl.training.stopwatch import Stopwatch
+from hpcddl.training.task import Task
 
 _AT_ONCE = 4096  # samples whose gradient is taken in one pass
 
@@ -56,18 +53,14 @@ class Run:
         return self.errors[-1][1]
 
 
-class _Log:
+class _Log(Log):
     """Keeps measurements and test errors, and ends a run whose loss is not finite."""
 
     def __init__(self, steps_per_epoch: int) -> None:
-        self.watch = Stopwatch()
-        self.diverged_since: dict[str, Any] | None = None
+        super().__init__()
         self.errors: list[tuple[int, float]] = []
         self.measurements: list[Measurement] = []
         self._steps_per_epoch = steps_per_epoch
-
-    def step(self, epoch: int, step: int, rate: float, loss: Tensor) -> None:
-        """Nothing: the loss that counts is the one at w_a."""
 
     def diagnosis(self, epoch: int, step: int, rate: float, measured: Measurement) -> None:
         self.measurements.append(measured)
@@ -104,31 +97,19 @@ def run_once(
     diagnostics = Diagnostics(
         learner, model, overall, every=setting.every, accumulate=1, second_order=False
     )
-    local_batch = setting.global_batch // world.size
-    log = _Log(steps_per_epoch(len(train_set), world.size, local_batch))
-    train(
+    task = Task(
         model,
         learner,
         constant(setting.global_batch, setting.epochs, rate=setting.rate),
         train_set,
         test_set,
-        world,
-        log,
-        _no_checkpoint,
-        start=Position(epoch=0),
-        epochs=setting.epochs,
-        local_batch=local_batch,
-        accumulate=1,
-        seed=seed,
-        augment=None,
-        prefetch=0,
-        statistics=None,
+        setting.epochs,
+        setting.global_batch // world.size,
+        seed,
         diagnostics=diagnostics,
     )
+    log = _Log(task.steps_per_epoch)
+    train(task, log)
     with learner.consensus():
         loss, _ = overall.gradient(model)
     return Run(seed, std, log.measurements, log.errors, loss)
-
-
-def _no_checkpoint(position: Position) -> None:
-    """These runs are short, and are not resumed."""

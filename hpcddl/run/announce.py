@@ -8,17 +8,12 @@ from hpcddl.cluster.setting import describe_setting
 from hpcddl.run import resume
 from hpcddl.run.checkpoint import Checkpoint
 from hpcddl.run.config import Config
-from hpcddl.strategies.base import Strategy
+from hpcddl.training.task import Task
 
 
-def announce(
-    config: Config,
-    strategy: Strategy,
-    folder: Path,
-    resumed: Checkpoint | None,
-    contiguous: bool,
-) -> None:
-    """Rank 0 says what is about to be trained, on what, how, and where it goes on. Collective."""
+def announce(config: Config, task: Task, folder: Path, resumed: Checkpoint | None) -> None:
+    """Says what is about to be trained, on what, how, and where it goes on: rank 0. Collective."""
+    strategy = task.strategy
     world = strategy.world
     setting = describe_setting(world)
     if world.rank:
@@ -43,5 +38,5 @@ def announce(
         f"; global batch {config.global_batch}"
     )
     if resumed:
-        print(resume.describe(resumed, world, config.epochs, contiguous))
+        print(resume.describe(resumed, world, config.epochs, task.train_set.contiguous))
     sys.stdout.flush()

@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from mpi4py import MPI
 
-from hpcddl.cluster.world import World
 from hpcddl.common.finite import finite
-from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.run.display import Board, Display
 from hpcddl.run.divergence import Heldout
-from hpcddl.strategies.base import Traffic
 from hpcddl.training.diagnostics import Measurement
 from hpcddl.training.evaluate import Evaluation
-from hpcddl.training.stopwatch import Stopwatch
+from hpcddl.training.loop import Log
+from hpcddl.training.task import Task
 
 _START = {
     "seconds": {},
@@ -32,51 +30,44 @@ _START = {
 }
 
 
-class Metrics:
-    """Collective: every rank calls the same methods; only rank 0 writes.
+class Metrics(Log):
+    """Writes down what the loop tells. Every rank calls the same methods; only rank 0 writes.
 
     `diverged_since` is set, on all ranks alike, by the first step whose loss, meaned over the
     learners, is NaN or infinite; its epoch is the one that was under way, counted from 1. Where the
     learners meet for their losses they also agree on a loss scale, so that it costs no other wait.
     """
 
-    def __init__(
-        self,
-        run: Path,
-        world: World,
-        traffic: Traffic,
-        *,
-        every: int,
-        steps_per_epoch: int,
-        epochs: int,
-        global_batch: int,
-        loss_scale: LossScale | None = None,
-        state: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, run: Path, task: Task, every: int, state: dict[str, Any] | None) -> None:
+        """Opens the files of the run directory `run`.
+
+        Args:
+            every: steps from one line on the loss to the next.
+            state: what `state_dict` returned, to go on from; None at a run's beginning.
+        """
+        super().__init__()
+        strategy = task.strategy
         before = {**_START, **(state or {})}  # earlier versions' states have less
-        self.world = world
-        self.watch = Stopwatch()
+        self.world, self.traffic = strategy.world, strategy.traffic
         self.watch.seconds = dict(before["seconds"])
-        self.traffic = traffic
-        traffic.seconds = self.watch.seconds.pop("communicate", 0.0)
+        self.traffic.seconds = self.watch.seconds.pop("communicate", 0.0)
         self.heldout = [Heldout(*values) for values in before["heldout"]]
-        self.diverged_since: dict[str, Any] | None = None
         self._bytes_before = before["bytes_sent"]
         self._rounds_before = before["rounds"]
-        self._every, self._steps_per_epoch, self._epochs = every, steps_per_epoch, epochs
-        self._global_batch = global_batch
-        self._loss_scale = loss_scale
+        self._every, self._steps_per_epoch = every, task.steps_per_epoch
+        self._epochs, self._global_batch = task.epochs, task.global_batch
+        self._loss_scale = strategy.loss_scale
         self._losses: list[torch.Tensor] = []
         self._last = tuple(before["last"])  # epoch, step and rate of the newest loss
         self._file: TextIO | None = None
-        if world.rank == 0:
+        if self.world.rank == 0:
             path = run / "metrics.jsonl"
             path.touch()
             # What a killed run wrote after its last checkpoint will be written again.
             os.truncate(path, before["file_bytes"])
             self._file = open(path, "a")  # noqa: SIM115
             self._board = Board(run / "tensorboard")
-            self._display = Display(steps_per_epoch, epochs)
+            self._display = Display(task.steps_per_epoch, task.epochs)
 
     def step(self, epoch: int, step: int, rate: float, loss: torch.Tensor) -> None:
         """Books one update's loss (kept on its device); reports every `every` steps of an epoch."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn, Protocol
 
 from mpi4py import MPI
@@ -14,11 +13,11 @@ from hpcddl.cluster.world import AgreedError
 from hpcddl.common.errors import warn
 from hpcddl.run import checkpoint, resume
 from hpcddl.run.agreement import Agreement
+from hpcddl.run.directory import RunDirectory
 from hpcddl.run.metrics import Metrics
-from hpcddl.run.run_lock import RunLock
 from hpcddl.run.stopping import Notice, Stopped
-from hpcddl.strategies.base import Strategy
-from hpcddl.training.position import Position
+from hpcddl.training.position import BEGINNING, Position
+from hpcddl.training.task import Task
 
 
 class Options(checkpoint.Due, Protocol):
@@ -34,33 +33,24 @@ class Saver:
     The interval of `every_minutes` is rank 0's, counted from the last checkpoint of any kind.
 
     Args:
-        restarts: each change of the number of learners so far.
-        resumed: where a checkpoint is on disk already, if there is one.
         saved: called after each checkpoint, on all ranks.
     """
 
     def __init__(
         self,
-        run: Path,
-        strategy: Strategy,
+        directory: RunDirectory,
+        task: Task,
         metrics: Metrics,
         agreement: Agreement,
         notice: Notice,
-        lock: RunLock,
         options: Options,
-        *,
-        epochs: int,
-        steps_per_epoch: int,
-        restarts: list[dict[str, int]],
-        resumed: Position | None,
         saved: Callable[[], None],
     ) -> None:
-        self._run, self._strategy, self._metrics = run, strategy, metrics
-        self._agreement, self._notice, self._lock = agreement, notice, lock
-        self._options, self._epochs, self._steps_per_epoch = options, epochs, steps_per_epoch
-        self._restarts, self._saved = restarts, saved
-        self._on_disk = resumed
-        self._position = resumed or Position()
+        self._directory, self._strategy, self._metrics = directory, task.strategy, metrics
+        self._agreement, self._notice, self._options = agreement, notice, options
+        self._epochs, self._steps_per_epoch, self._saved = task.epochs, task.steps_per_epoch, saved
+        self._on_disk = directory.resumed.position if directory.resumed else None
+        self._position = self._on_disk or BEGINNING
         self._since = time.monotonic()  # the last checkpoint, or the start
         self._outdated = False  # whether the round under way began before the last checkpoint
 
@@ -109,7 +99,7 @@ class Saver:
         if world.rank == 0:
             where = "no checkpoint yet: --resume begins again"
             if self._on_disk:
-                folder = checkpoint.folder_of(self._run, self._on_disk)
+                folder = checkpoint.folder_of(self._directory.path, self._on_disk)
                 where = f"--resume goes on from {folder}"
             by, updates = signal.Signals(number).name, self._position.steps
             print(f"stopped by {by} after {updates} updates; {where}", flush=True)
@@ -118,16 +108,16 @@ class Saver:
     def _save(self) -> None:
         """Writes the learners' states; those of a run that has diverged would replace good ones."""
         self._since, self._outdated = time.monotonic(), True
-        log = {**self._metrics.state_dict(), "restarts": self._restarts}
+        log = {**self._metrics.state_dict(), "restarts": self._directory.restarts}
         if self._metrics.diverged_since:
             return
         state = resume.learner_state(self._strategy)
         keep = self._options.keep_last, self._options.keep_epochs
         world = self._strategy.world
-        checkpoint.save(self._run, world, self._position, state, log, *keep)
+        checkpoint.save(self._directory.path, world, self._position, state, log, *keep)
         self._on_disk = self._position
         self._since = time.monotonic()
         self._saved()
 
     def _check_lock(self) -> None:
-        self._strategy.world.on_rank_zero(self._lock.check)
+        self._strategy.world.on_rank_zero(self._directory.lock.check)

@@ -17,28 +17,27 @@ from hpcddl.common.files import write_whole
 from hpcddl.common.finite import finite
 from hpcddl.run.divergence import settled_at_chance
 from hpcddl.run.metrics import Metrics
-from hpcddl.strategies.base import Strategy
 from hpcddl.training.evaluate import Evaluation
+from hpcddl.training.task import Task
 
 
 def write_summary(
     folder: Path,
-    strategy: Strategy,
+    task: Task,
     metrics: Metrics,
     result: Evaluation,
     *,
-    classes: int,
-    global_batch: int,
     restarts: list[dict[str, int]],
     began: float,
 ) -> None:
-    """Collective; rank 0 writes and says in a line how the run ended.
+    """Writes RUN/summary.json, and says in a line how the run ended: rank 0 does. Collective.
 
     Args:
         result: the last evaluation of the consensus.
         restarts: each change of the number of learners: after how many updates, from, to.
         began: when the process started, in seconds since the epoch.
     """
+    strategy, classes = task.strategy, task.train_set.classes
     world = strategy.world
     weights = strategy.weights.read(strategy.weights.empty()).cpu().numpy()
     checksums = world.comm.gather(hashlib.sha256(weights.tobytes()).hexdigest())
@@ -65,7 +64,7 @@ def write_summary(
         "classes": classes,
         "epoch": last.epoch,
         "updates": strategy.step,
-        "samples": strategy.step * global_batch,
+        "samples": strategy.step * task.global_batch,
         "learners": world.size,
         "nodes": nodes,
         "restarts": restarts,

@@ -14,3 +14,6 @@ class Position:
     step: int = 0
     steps: int = 0
     learners: int = 0
+
+
+BEGINNING = Position()
