@@ -35,6 +35,7 @@ from hpcddl.data.shards import Shards
 from hpcddl.data.stand_in import write_stand_in
 from hpcddl.models.bilstm import bilstm
 from hpcddl.models.resnet import resnet20
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.dpsgd import DPSGD
 from hpcddl.training.accumulate import backward
 from hpcddl.training.diagnostics import Diagnostics
@@ -203,7 +204,7 @@ def diagnostics(
     inputs, labels = _first(data, batch, world, first=world.rank * batch)
     inputs = network_input(inputs, torch.float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
-    strategy = DPSGD(model, optimizer, world, 0)
+    strategy = DPSGD(model, GradientStep(optimizer), world, 0)
     overall = _TimedLoss(data, 0, 0, batch, world)
     measuring = _Timed(strategy, model, overall, every=1, accumulate=1, second_order=False)
 

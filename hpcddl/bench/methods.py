@@ -17,6 +17,7 @@ from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.communication import horovod
 from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Traffic
 from hpcddl.training.evaluate import classification_loss
@@ -82,7 +83,8 @@ def ours(name: str, *, optimizer: str = "sgd", **options: Any) -> Build:
     def build(model: nn.Module, world: World) -> Method:
         recipe = {"name": name, **options}
         choice = From(STRATEGIES).choose(recipe)
-        strategy = choice.build(STRATEGIES, model, _optimizer(model, optimizer), world, 0)
+        local = GradientStep(_optimizer(model, optimizer))
+        strategy = choice.build(STRATEGIES, model, local, world, 0)
 
         def iterate(features: Tensor, labels: Tensor) -> None:
             strategy.optimizer.zero_grad()

@@ -25,6 +25,7 @@ from hpcddl.data.network_input import network_input
 from hpcddl.models import MODELS
 from hpcddl.models.reference import REFERENCES
 from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.local_sgd import LocalSGD
 from hpcddl.training.accumulate import backward
 from hpcddl.training.forward import forward
@@ -139,7 +140,7 @@ def our_step(
     model = copy.deepcopy(model)
     options = From(OPTIMIZERS).choose({"name": "sgd", **OPTIMIZER})
     optimizer: torch.optim.Optimizer = options.build(OPTIMIZERS, model)
-    strategy = LocalSGD(model, optimizer, world, 0, steps=NEVER)
+    strategy = LocalSGD(model, GradientStep(optimizer), world, 0, steps=NEVER)
     network = forward(
         model,
         tuple(pixels.shape[1:]),

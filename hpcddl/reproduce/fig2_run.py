@@ -13,6 +13,7 @@ from hpcddl.common.options import From
 from hpcddl.data import Dataset
 from hpcddl.models.mlp import mlp
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.optimizers.schedules import constant
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
@@ -90,7 +91,7 @@ def run_once(
     model = mlp(train_set.shape, train_set.classes, scale=setting.scale)
     same_start(model, world)
     choice = From(STRATEGIES).choose(strategy)
-    learner: Strategy = choice.build(STRATEGIES, model, sgd(model), world, seed)
+    learner: Strategy = choice.build(STRATEGIES, model, GradientStep(sgd(model)), world, seed)
     if std:
         learner = WeightNoise(learner, std, "per_learner", seed)
     overall = OverallLoss(train_set, 0, seed, _AT_ONCE, world)

@@ -11,6 +11,7 @@ from hpcddl.common.options import Choice
 from hpcddl.data import Dataset
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.optimizers.noise import GradientNoise
 from hpcddl.optimizers.schedules import Schedule
@@ -54,31 +55,30 @@ def learner(
         world.together(lambda: _start_from(model, initial, world))
     same_start(model, world)
 
-    def build() -> Strategy:
-        optimizer = config.optimizer.build(OPTIMIZERS, model)
-        strategy: Strategy = choice.build(STRATEGIES, model, optimizer, world, config.seed)
-        if config.autocast == "float16" and not strategy.may_skip_steps:
-            raise UserError(
-                f"autocast=float16: strategy.name={choice.name} cannot do without a step of a "
-                "learner whose gradient overflows; allowed: bfloat16"
-            )
-        return strategy
-
-    strategy = world.together(build)
-    strategy.clip_norm = config.clip_norm
-    if config.gradient_noise.eta:
-        gradient_noise = config.gradient_noise
-        strategy.gradient_noise = GradientNoise(
-            gradient_noise.eta, gradient_noise.gamma, config.seed
-        )
-    strategy.loss_scale = loss_scale = LossScale() if config.autocast == "float16" else None
-    if config.weight_noise.std:
-        noise = config.weight_noise
-        strategy = WeightNoise(strategy, noise.std, noise.reading, config.seed)
-        strategy.loss_scale = loss_scale
+    strategy = world.together(lambda: _strategy(config, choice, model, world))
     # Each learner draws its own dropout masks; the data order has a generator of its own.
     torch.manual_seed(config.seed + 1 + world.rank)
     return model, strategy
+
+
+def _strategy(config: Config, choice: Choice, model: nn.Module, world: World) -> Strategy:
+    """Builds the strategy with its local step; inside weight noise where the recipe has that."""
+    gradient, weight = config.gradient_noise, config.weight_noise
+    local = GradientStep(
+        config.optimizer.build(OPTIMIZERS, model),
+        clip_norm=config.clip_norm,
+        noise=GradientNoise(gradient.eta, gradient.gamma, config.seed) if gradient.eta else None,
+        loss_scale=LossScale() if config.autocast == "float16" else None,
+    )
+    strategy: Strategy = choice.build(STRATEGIES, model, local, world, config.seed)
+    if local.loss_scale and not strategy.may_skip_steps:
+        raise UserError(
+            f"autocast=float16: strategy.name={choice.name} cannot do without a step of a "
+            "learner whose gradient overflows; allowed: bfloat16"
+        )
+    if weight.std:
+        return WeightNoise(strategy, weight.std, weight.reading, config.seed)
+    return strategy
 
 
 def parse_reference(text: str) -> tuple[Path, int]:

@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from hpcddl.cluster.world import World
 from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.average import Mean
-from hpcddl.optimizers.loss_scale import LossScale
-from hpcddl.optimizers.noise import GradientNoise
+from hpcddl.optimizers.gradient_step import GradientStep
 
 
 @dataclass
@@ -40,21 +38,31 @@ class Traffic:
 
 
 class Strategy:
-    """One learner's side of an algorithm; the loop calls only these.
+    """One learner's side of an algorithm, whole after construction; the loop calls only these.
 
-    Between two updates no message is in flight that `state_dict` does not wait for, so a checkpoint
-    is safe there.
+    One update, in order, and what may happen there:
+
+        before_forward()    starts communication that forward and backward hide
+        (backward)          hooks on the parameters may start more, gradient by gradient
+        update()            finishes what was started; `take_step` moves the weights by the local
+                            step; then whatever the rule does to stepped weights; `step` grows by 1
+
+    and between updates: `consensus()` around an evaluation, `state_dict()` for a checkpoint. No
+    message is in flight there that `state_dict` does not wait for.
+
+    Args:
+        model: the learner's network; its parameters are changed in place.
+        local: the local step, with clipping, gradient noise and loss scale.
+        world: the learners that agree.
     """
 
     may_skip_steps = True  # of one learner alone, whose gradient has overflowed
-    clip_norm: float | None = None  # of the gradient that is stepped along; None: any
-    gradient_noise: GradientNoise | None = None
-    loss_scale: LossScale | None = None  # of gradients that may overflow
     spectral_gap: float | None = None  # of the mixing matrix, of those who mix in every step
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> None:
+    def __init__(self, model: nn.Module, local: GradientStep, world: World) -> None:
         self.model = model
-        self.optimizer = optimizer
+        self.local = local
+        self.optimizer, self.loss_scale = local.optimizer, local.loss_scale
         self.world = world
         self.weights = FlatWeights(model)
         self.traffic = Traffic()
@@ -69,18 +77,8 @@ class Strategy:
         raise NotImplementedError
 
     def take_step(self) -> None:
-        """The optimizer steps along the gradient as it is: the learners' mean, or this one's own.
-
-        It is unscaled first, and u_j is 0 where it has overflowed. Then all tensors are clipped as
-        one vector, g <- g * min(1, clip_norm / |g|) (Pascanu et al. 2013), and noise is added.
-        """
-        if self.loss_scale is not None and not self.loss_scale.unscale(self.weights.parameters):
-            return
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.weights.parameters, self.clip_norm)
-        if self.gradient_noise is not None:
-            self.gradient_noise.add(self.weights, self.step)
-        self.optimizer.step()
+        """Takes the local step along the gradient as it is."""
+        self.local.take(self.weights, self.step)
 
     def describe(self) -> str:
         """One line for the log: what is agreed on, and how it travels."""

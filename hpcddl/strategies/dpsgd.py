@@ -13,6 +13,7 @@ from hpcddl.communication.exchange import NeighbourExchange
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.communication.groups import block_of, counterparts
 from hpcddl.communication.topology import TOPOLOGIES, delay_fault, lazy, spectral_gap
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.base import Strategy
 
 RANDOM_PAIR = Choice("random_pair", {})
@@ -38,7 +39,7 @@ class DPSGD(Strategy):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        local: GradientStep,
         world: World,
         seed: int,
         *,
@@ -49,7 +50,7 @@ class DPSGD(Strategy):
         exchange_dtype: Literal["bfloat16", "float16"] | None = None,
         fusion_mib: NonNegativeInt = 0,
     ) -> None:
-        super().__init__(model, optimizer, world)
+        super().__init__(model, local, world)
         self.steps, self.delayed = steps, delayed
         group = None
         if super_learners != "none":

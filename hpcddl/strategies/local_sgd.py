@@ -13,6 +13,7 @@ from hpcddl.communication.average import CompressedMean, Mean, RoundedMean
 from hpcddl.communication.compression import COMPRESSORS
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.communication.groups import block_of
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.local_steps import Warmup, local_steps
 
@@ -39,7 +40,7 @@ class LocalSGD(Strategy):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        local: GradientStep,
         world: World,
         seed: int,
         *,
@@ -55,7 +56,7 @@ class LocalSGD(Strategy):
         exchange_dtype: Literal["bfloat16", "float16"] | None = None,
         fusion_mib: NonNegativeInt = 0,
     ) -> None:
-        super().__init__(model, optimizer, world)
+        super().__init__(model, local, world)
         assert after != "first_decay", "an epoch by now: the schedule is not known here"
         self.after = after
         self.local_steps = local_steps(steps, warmup, warmup_epochs)

@@ -6,6 +6,7 @@ from torch import nn
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.communication.average import MajorityVote
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.optimizers.sign import SignSGD
 from hpcddl.strategies.base import Strategy
 
@@ -22,11 +23,9 @@ class MajorityVoteSGD(Strategy):
 
     may_skip_steps = False  # a learner that takes none has no vote to give
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, world: World, seed: int
-    ) -> None:
-        super().__init__(model, optimizer, world)
-        if not isinstance(optimizer, SignSGD):
+    def __init__(self, model: nn.Module, local: GradientStep, world: World, seed: int) -> None:
+        super().__init__(model, local, world)
+        if not isinstance(local.optimizer, SignSGD):
             raise UserError("strategy.name=majority_vote: needs optimizer.name=sign_sgd")
         self._before, self._after = self.weights.empty(), self.weights.empty()
         self._vote = MajorityVote(world.comm, self.weights.size, world.network)

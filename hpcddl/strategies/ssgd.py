@@ -1,11 +1,11 @@
 """Synchronous SGD: all learners hold the same weights and average their gradients."""
 
-import torch
 from pydantic import NonNegativeInt
 from torch import nn
 
 from hpcddl.cluster.world import World
 from hpcddl.communication.gradients import GradientMean
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.base import Strategy
 
 
@@ -21,13 +21,13 @@ class SSGD(Strategy):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        local: GradientStep,
         world: World,
         seed: int,
         *,
         fusion_mib: NonNegativeInt = 0,
     ) -> None:
-        super().__init__(model, optimizer, world)
+        super().__init__(model, local, world)
         self.fusion_mib = fusion_mib
         self._gradients = GradientMean(model, world, fusion_mib)
 

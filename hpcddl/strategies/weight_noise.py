@@ -23,13 +23,13 @@ class WeightNoise(Strategy):
     ) -> None:
         self.inner = inner
         self.model, self.world, self.weights = inner.model, inner.world, inner.weights
-        self.optimizer, self.traffic = inner.optimizer, inner.traffic
-        self.epoch, self.spectral_gap = inner.epoch, inner.spectral_gap
+        self.local, self.optimizer = inner.local, inner.optimizer
+        self.loss_scale, self.traffic = inner.loss_scale, inner.traffic
+        self.may_skip_steps, self.spectral_gap = inner.may_skip_steps, inner.spectral_gap
         self.std, self.reading, self.seed = std, reading, seed
         self._clean = self.weights.empty() if reading == "per_learner" else None
 
     def before_forward(self) -> None:
-        self.inner.epoch = self.epoch
         self.inner.before_forward()  # neighbours get the clean weights
         if self._clean is not None:
             self.weights.read(self._clean)
@@ -43,6 +43,12 @@ class WeightNoise(Strategy):
         if self._clean is None:
             self._add(0)
 
+    def __getattr__(self, name: str) -> Any:
+        """Hands on what only the wrapped strategy has."""
+        if name == "inner":  # before `__init__` has set it, as copies are made
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
     def _add(self, stream: int) -> None:
         noise = draw(
             self.weights.size, self.weights.parameters[0], self.std, self.seed, self.step, stream
@@ -54,6 +60,18 @@ class WeightNoise(Strategy):
     def step(self) -> int:  # type: ignore[override]
         """Updates so far, of the wrapped strategy."""
         return self.inner.step
+
+    @property
+    def epoch(self) -> float:
+        """Progress of the run, which the wrapped strategy is told."""
+        return self.inner.epoch
+
+    @epoch.setter
+    def epoch(self, value: float) -> None:
+        self.inner.epoch = value
+
+    def take_step(self) -> None:
+        self.inner.take_step()
 
     @contextmanager
     def consensus(self) -> Iterator[None]:

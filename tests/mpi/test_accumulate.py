@@ -9,6 +9,7 @@ import torch
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies import STRATEGIES
 from hpcddl.training.accumulate import backward
 from tests.mpi.dense import network
@@ -28,9 +29,9 @@ def trained(case: dict[str, Any], parts: int, world: World) -> np.ndarray:
     """The learners' weights (n, d) after a run whose batches go in `parts` micro-batches."""
     model = network()
     choice = From(STRATEGIES).choose(case)
-    optimizer = sgd(model, **OPTIMIZERS["nesterov"])
-    strategy = choice.build(STRATEGIES, model, optimizer, world, SEED)
-    strategy.clip_norm = 0.5  # not linear: it sees whether the whole gradient is there
+    # Clipping is not linear: it sees whether the whole gradient is there.
+    local = GradientStep(sgd(model, **OPTIMIZERS["nesterov"]), clip_norm=0.5)
+    strategy = choice.build(STRATEGIES, model, local, world, SEED)
     for step in range(STEPS):
         for group in strategy.optimizer.param_groups:
             group["lr"] = rate(step)

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import update_bn
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies import STRATEGIES
 from hpcddl.training.batch_norm import recomputed
 from tests.mpi.dense import samples
@@ -44,7 +45,7 @@ def test_are_those_of_all_batches_at_the_consensus(count: int, world: World) -> 
     """
     model = network(world.rank)
     choice = From(STRATEGIES).choose({"name": "dpsgd", "topology": {"name": "ring"}})
-    strategy = choice.build(STRATEGIES, model, sgd(model), world, 0)
+    strategy = choice.build(STRATEGIES, model, GradientStep(sgd(model)), world, 0)
     taken = [batch(number % world.size, number // world.size) for number in range(count)]
     before = [b.clone() for b in model.buffers()]
     with strategy.consensus():

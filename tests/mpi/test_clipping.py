@@ -8,6 +8,7 @@ import pytest
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.weight_noise import WeightNoise
@@ -45,8 +46,8 @@ def averages(case: dict[str, Any]) -> bool:
 def build(case: dict[str, Any], world: World, options: dict[str, Any]) -> Strategy:
     model = network()
     choice = From(STRATEGIES).choose(case)
-    strategy: Strategy = choice.build(STRATEGIES, model, sgd(model, **options), world, SEED)
-    strategy.clip_norm = limit(case, world)
+    local = GradientStep(sgd(model, **options), clip_norm=limit(case, world))
+    strategy: Strategy = choice.build(STRATEGIES, model, local, world, SEED)
     return strategy
 
 

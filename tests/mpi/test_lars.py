@@ -8,6 +8,7 @@ import pytest
 
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.optimizers.lars import lars
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
@@ -57,7 +58,7 @@ def build(case: dict[str, Any], world: World, options: dict[str, Any]) -> Strate
     model = network()
     optimizer = lars(model, trust=Reference.trust, **options)
     choice = From(STRATEGIES).choose(case)
-    strategy: Strategy = choice.build(STRATEGIES, model, optimizer, world, SEED)
+    strategy: Strategy = choice.build(STRATEGIES, model, GradientStep(optimizer), world, SEED)
     return strategy
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
@@ -30,10 +31,8 @@ STEPS, AGREE_EVERY = 60, 4
 def build(case: dict[str, Any], world: World, start: float) -> Strategy:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3))
-    strategy: Strategy = (
-        From(STRATEGIES).choose(case).build(STRATEGIES, model, sgd(model, momentum=0.5), world, 0)
-    )
-    strategy.loss_scale = LossScale(start)
+    local = GradientStep(sgd(model, momentum=0.5), loss_scale=LossScale(start))
+    strategy: Strategy = From(STRATEGIES).choose(case).build(STRATEGIES, model, local, world, 0)
     for group in strategy.optimizer.param_groups:
         group["lr"] = 0.4
     return strategy

@@ -14,6 +14,7 @@ from hpcddl.cluster.network import EmulatedNetwork, Link
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
 from tests.mpi.dense import network
@@ -58,7 +59,7 @@ def train(case: dict[str, Any], world: World, clock: Clock, steps: int = STEPS) 
     """Steps of the small network; computing takes COMPUTE seconds, all else only what it waits."""
     model = network()
     choice = From(STRATEGIES).choose(case)
-    strategy: Strategy = choice.build(STRATEGIES, model, sgd(model), world, SEED)
+    strategy: Strategy = choice.build(STRATEGIES, model, GradientStep(sgd(model)), world, SEED)
     for step in range(steps):
         for group in strategy.optimizer.param_groups:
             group["lr"] = 0.1

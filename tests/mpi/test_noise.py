@@ -18,16 +18,14 @@ ETA, GAMMA = 0.04, 0.55
 
 
 def noisy(case: dict[str, Any], world: World, folder: Path, eta: float = ETA) -> Strategy:
-    strategy = build(case, world, {"momentum": 0.9}, folder)
-    strategy.gradient_noise = GradientNoise(eta, GAMMA, SEED)
-    return strategy
+    noise = GradientNoise(eta, GAMMA, SEED)
+    return build(case, world, {"momentum": 0.9}, folder, noise=noise)
 
 
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_follows_its_rule(world: World, tmp_path: Path) -> None:
     """SSGD steps along mean_j g_j + N(0, eta / (1 + t)^gamma) (paper B app. C.5)."""
-    strategy = build({"name": "ssgd"}, world, {}, tmp_path)
-    strategy.gradient_noise = GradientNoise(ETA, GAMMA, SEED)
+    strategy = build({"name": "ssgd"}, world, {}, tmp_path, noise=GradientNoise(ETA, GAMMA, SEED))
     run(strategy)
     w, like = vector_of(network()), torch.zeros(1, dtype=torch.float64)
     for step in range(STEPS):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hpcddl.cluster.world import World
 from hpcddl.common.options import Choice
 from hpcddl.communication.topology import TOPOLOGIES
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.optimizers.noise import draw
 from hpcddl.reproduce.saddle_learners import RULES, Rules
 from hpcddl.reproduce.saddle_problem import Saddle
@@ -37,7 +38,7 @@ class Weights(nn.Module):
 
 
 def ssgd(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> Strategy:
-    return STRATEGIES["ssgd"](model, optimizer, world, SEED)
+    return STRATEGIES["ssgd"](model, GradientStep(optimizer), world, SEED)
 
 
 def ssgd_star(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> Strategy:
@@ -46,7 +47,7 @@ def ssgd_star(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) 
 
 def dpsgd(model: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> Strategy:
     topology = Choice("random_pair", {})
-    return STRATEGIES["dpsgd"](model, optimizer, world, SEED, topology=topology)
+    return STRATEGIES["dpsgd"](model, GradientStep(optimizer), world, SEED, topology=topology)
 
 
 @pytest.mark.ranks(1, 2, 3, 4)

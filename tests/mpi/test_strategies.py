@@ -1,5 +1,6 @@
 """Every strategy against the dense simulation, in float64, on however many ranks were started."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hpcddl.cluster.world import AgreedError, World
 from hpcddl.common.options import From
 from hpcddl.communication.topology import TOPOLOGIES
 from hpcddl.optimizers import sgd
+from hpcddl.optimizers.gradient_step import GradientStep
+from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.optimizers.noise import draw
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy
@@ -113,20 +116,28 @@ def rate(step: int) -> float:
     return 0.3 if step < 4 else 0.1
 
 
-def build(case: dict[str, Any], world: World, options: dict[str, Any], folder: Path) -> Strategy:
+def build(
+    case: dict[str, Any], world: World, options: dict[str, Any], folder: Path, **local: Any
+) -> Strategy:
     if case.get("topology", {}).get("name") == "from_file":
         case = {**case, "topology": {"name": "from_file", "path": str(mixing_file(world, folder))}}
     if case.get("super_learners") == PAIRS:
         case = {**case, "super_learners": pairs(world.size)}
-    return learner(network(), case, world, options)
+    return learner(network(), case, world, options, **local)
 
 
 def learner(
-    model: torch.nn.Module, case: dict[str, Any], world: World, options: dict[str, Any]
+    model: torch.nn.Module,
+    case: dict[str, Any],
+    world: World,
+    options: dict[str, Any],
+    **local: Any,
 ) -> Strategy:
+    """One strategy; `local` are further parts of its local step."""
     optimizer = optimizers.OPTIMIZERS[case.get("optimizer", "sgd")](model, **options)
     choice = From(STRATEGIES).choose({k: v for k, v in case.items() if k != "optimizer"})
-    strategy: Strategy = choice.build(STRATEGIES, model, optimizer, world, SEED)
+    step = GradientStep(optimizer, **local)
+    strategy: Strategy = choice.build(STRATEGIES, model, step, world, SEED)
     return strategy
 
 
@@ -277,6 +288,34 @@ def test_identical_data_is_ssgd(case: dict[str, Any], world: World, tmp_path: Pa
     np.testing.assert_allclose(weights, all_weights(synchronous), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("case", [cases[0] for cases in CASES.values()], ids=label)
+def test_weight_noise_is_the_strategy_it_wraps(
+    case: dict[str, Any], world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every public attribute is the inner one's, also when it changes; every method reaches it."""
+    inner = build(case, world, {"momentum": 0.9}, tmp_path, loss_scale=LossScale())
+    noisy = WeightNoise(inner, 0.0, "per_learner", SEED)
+    noisy.epoch, inner.step = 2.5, 7
+    public = {name for name in dir(inner) if not name.startswith("_")}
+    methods = {name for name in public if callable(getattr(type(inner), name, None))}
+    for name in public - methods:
+        assert getattr(noisy, name) is getattr(inner, name), name
+    assert inner.epoch == 2.5
+    reached = []
+    for name in methods:
+        # As a context manager where one is wanted; the state that is loaded is not looked at.
+        stand_in = nullcontext if name == "consensus" else str
+        monkeypatch.setattr(
+            inner, name, lambda *a, name=name, made=stand_in: (reached.append(name), made())[1]
+        )
+    for name in methods:
+        result = getattr(noisy, name)(*([{}] if name == "load_state_dict" else []))
+        if name == "consensus":
+            with result:
+                pass
+    assert set(reached) == methods
+
+
 @pytest.mark.parametrize("reading", ["per_learner", "shared"])
 @pytest.mark.parametrize("case", RUNS, ids=label)
 def test_no_weight_noise_changes_nothing(
@@ -357,10 +396,10 @@ def test_a_matrix_missing_on_one_rank_is_refused_by_all(world: World, tmp_path: 
     )
     model = network()
     if world.size == 1:
-        case.build(STRATEGIES, model, sgd(model), world, SEED)
+        case.build(STRATEGIES, model, GradientStep(sgd(model)), world, SEED)
         return
     with pytest.raises(AgreedError, match=r"A-1\.txt: no such file"):
-        case.build(STRATEGIES, model, sgd(model), world, SEED)
+        case.build(STRATEGIES, model, GradientStep(sgd(model)), world, SEED)
 
 
 @pytest.mark.ranks(1, 3)

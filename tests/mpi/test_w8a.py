@@ -11,6 +11,7 @@ from hpcddl.cluster.world import World
 from hpcddl.data import DATASETS
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
+from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.reproduce.learners import local_sgd
 from hpcddl.reproduce.logistic import read_logistic
 from hpcddl.run.config import load_config
@@ -52,7 +53,7 @@ def test_the_recipe_computes_what_the_study_does(
     train_set, _ = config.data.build(DATASETS)
     model = config.model.build(MODELS, train_set.shape, train_set.classes).double()
     optimizer = config.optimizer.build(OPTIMIZERS, model)
-    strategy = config.strategy.build(STRATEGIES, model, optimizer, world, SEED)
+    strategy = config.strategy.build(STRATEGIES, model, GradientStep(optimizer), world, SEED)
     expected = local_sgd(
         read_logistic(shards), learners=world.size, batch=batch, steps=steps, rate=RATE, seed=SEED
     )
