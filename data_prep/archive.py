@@ -116,7 +116,7 @@ class Archive:
         return found
 
     def size(self, name: str) -> int:
-        """Of a file, in bytes."""
+        """Says how many bytes a file has."""
         return self._sizes[self.first([name])]
 
     def where(self, name: str) -> str:

@@ -90,3 +90,13 @@ def test_a_planted_import_is_found(module: str, line: str, tmp_path: Path) -> No
     faults = upward(tmp_path)
     assert faults
     assert all(text.startswith(f"hpcddl.{module} imports ") for text in faults)
+
+
+def test_no_docstring_is_a_fragment() -> None:
+    """One that begins with "Of" lacks what it is about: it says what of something."""
+    found = [
+        f"{module}: {text.splitlines()[0]}"
+        for module, file in modules(ROOT).items()
+        for text in re.findall(r'^ *"""(Of\b.*)', file.read_text(), re.MULTILINE)
+    ]
+    assert found == []

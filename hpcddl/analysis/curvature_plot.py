@@ -16,7 +16,7 @@ from hpcddl.analysis.spectral_density import smoothed
 from hpcddl.common.colours import COLOURS, STYLES
 
 SIGMA = 1 / 200
-"""Of the Gaussians that smooth a density, relative to the width of the runs' spectra."""
+"""Width of the Gaussians that smooth a density, relative to that of the runs' spectra."""
 _POINTS = 2000
 
 

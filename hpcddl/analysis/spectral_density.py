@@ -56,7 +56,7 @@ def lanczos(product: Product, start: Array, steps: int) -> tuple[Array, Array]:
 
 
 def quadrature(product: Product, start: Array, steps: int) -> Quadrature:
-    """Of the probe `start` (d,): T's eigenvalues, and its eigenvectors' first rows squared."""
+    """Runs Lanczos from `start` (d,): T's eigenvalues, its eigenvectors' first rows squared."""
     nodes, vectors = eigh_tridiagonal(*lanczos(product, start, steps))
     return Quadrature(nodes, vectors[0] ** 2)
 

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def costs(name: str) -> dict[str, float]:
-    """Of one sample of the network's reference data, as scalars; paper B's scaling ratio."""
+    """Counts what one sample of the network's reference data costs; paper B's scaling ratio."""
     reference = REFERENCES[name]
     with torch.device("meta"):  # counts need shapes alone
         model = MODELS[name](reference.shape, reference.classes)

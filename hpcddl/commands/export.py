@@ -23,7 +23,7 @@ from hpcddl.models import MODELS
 from hpcddl.run.trained import Trained, add_run_arguments, load_trained
 
 TOLERANCE = 1e-5
-"""Of the scores of a file that is read back, against the largest of the network's own."""
+"""How far a file's scores may be off when it is read back, relative to the network's largest."""
 
 
 class Format(NamedTuple):

@@ -106,7 +106,7 @@ def temporary_folder(world: World) -> Iterator[Path]:
 
 
 def summary_of(run: Path) -> dict[str, Any]:
-    """Of a run, with its last step's `seconds_per_step` and all `losses` (None: not finite)."""
+    """Reads a run's summary, with `seconds_per_step` and all `losses` (None: not finite) added."""
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [record["seconds"] for record in records if record["kind"] == "train"]

@@ -8,7 +8,7 @@ from hpcddl.common.errors import UserError
 
 
 def check_least(arguments: Namespace, least: Mapping[str, float]) -> None:
-    """Of each option its least value, where it is given; of a list it holds for all.
+    """Checks each option that is given against its least value, a list's entries one by one.
 
     Raises:
         UserError: one is smaller, infinite or NaN.

@@ -168,7 +168,7 @@ class NeighbourExchange:
                 buffer.copy_(value)
 
     def _sources(self) -> list[tuple[int, float]]:
-        """Of each received vector: a learner that it comes from, and its weight in the mixture."""
+        """Lists the learner that each received vector comes from, and its weight in the mixture."""
         return [(-1, 1.0)] if self._uniform else self._mixing
 
     def _mix_in_blocks(self, sources: list[tuple[Tensor, float]]) -> None:

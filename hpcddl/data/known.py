@@ -19,7 +19,7 @@ from hpcddl.data.manifest import (
 
 @dataclass(frozen=True)
 class Contents:
-    """Of a shard set's manifest: the kind and the fields of its samples, and the classes C."""
+    """Names a shard set's kind, the fields of its samples and the number of its classes C."""
 
     kind: Kind
     fields: Mapping[str, FieldEntry]
@@ -27,7 +27,7 @@ class Contents:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample's features; of a text: () of one token."""
+        """The shape of one sample's features; () of a text's tokens."""
         return self.fields["tokens" if self.kind == "text" else "features"].shape
 
 
@@ -65,7 +65,7 @@ KNOWN: dict[str, Contents] = {
 
 
 def contents(path: str) -> Contents:
-    """Of the set at `path` by its manifest; where there is none, of the known set of its name.
+    """Reads what the set at `path` holds; where there is none, what the known set of its name does.
 
     Raises:
         UserError: neither; a damaged manifest.

@@ -241,7 +241,7 @@ def _compare(path: Path, what: str, got: str, entry: ShardEntry, name: str) -> N
 
 
 def structure_checksum(path: Path, regions: Mapping[str, Region]) -> str:
-    """Of all bytes outside the datasets: with the datasets' own, every byte counts."""
+    """Sums up all bytes outside the datasets; those inside have checksums of their own."""
     digest = xxhash.xxh3_128()
     with open(path, "rb", buffering=0) as file:
         for region in sorted(regions.values(), key=lambda region: region.offset):

@@ -46,14 +46,14 @@ class Shards:
         self.kept = kept
         """Whether each learner keeps its part of the samples from epoch to epoch."""
         self.shape = manifest.fields["features"].shape
-        """Of one sample's features: (T, D) of speech, (3, height, width) of images."""
+        """The shape of one sample's features: (T, D) of speech, (3, height, width) of images."""
         self.label_shape = manifest.fields["labels"].shape
         self.classes = manifest.classes
         self.class_counts = np.asarray(manifest.class_counts, np.int64)
         """(C,) labels per class in the *training* split, whichever split this is."""
         self.paths = files.paths
         self.regions = files.regions
-        """Of each shard, its datasets' places in the file."""
+        """The places of each shard's datasets in its file."""
         self.ends = files.ends
         """(S,) one past the last sample of each shard."""
         self._firsts = [0, *self.ends.tolist()]

@@ -79,7 +79,7 @@ class Slurm:
     job: str = ""
     """The job's number; empty outside of a job."""
     nodes: int = 0
-    """Of the job."""
+    """Nodes of the job; 0 outside of one."""
     gpus: str = ""
     """Given to the job on this node, as Slurm counts them; empty when none were asked for."""
     mpi_types: tuple[str, ...] = ()

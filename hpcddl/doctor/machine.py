@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 30
 
 
 def machine() -> Machine:
-    """Of this process, now."""
+    """Looks at what this process may use of its node, now."""
     threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     limit = memory_limit_bytes(Path("/proc/self/cgroup").read_text(), Path("/sys/fs/cgroup"))
     lockable = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
@@ -74,7 +74,7 @@ def slurm(environment: Mapping[str, str], ask: bool) -> Slurm:
 
 
 def _number(path: str, name: str) -> int:
-    """Of a line `NAME: NUMBER kB`."""
+    """Reads the number in a line `NAME: NUMBER kB`; 0 where there is no such line."""
     found = re.search(rf"^{name}:\s+(\d+)", Path(path).read_text(), re.M)
     return int(found[1]) if found else 0
 

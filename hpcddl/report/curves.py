@@ -33,7 +33,7 @@ class Curves:
     level: float | None = None  # a line to read the curves by
 
     def points(self, run: Run) -> Points:
-        """Of one run: finite ones, on a logarithmic axis those above 0."""
+        """Finds the points of one run: finite ones, on a logarithmic axis those above 0."""
         found = ((self.x(record), self.y(record)) for record in self.records(run))
         return [
             (x, y)

@@ -84,7 +84,7 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cells(numbers: Numbers, recipe: str, run: Run) -> Iterator[Cell]:
-    """Of rows whose settings are the run's, in the column of its network, data or batch."""
+    """Yields cells of rows with the run's settings, in the column of its network, data or batch."""
     data, *network, algorithm = (_WORDS.get(part, part) for part in recipe.split("."))
     batch, schedule = run.config["global_batch"], run.config["schedule"]
     own: dict[str, Any] = {

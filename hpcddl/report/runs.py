@@ -149,7 +149,7 @@ def _so_far(run: Run) -> dict[str, Any]:
 
 
 def _learners(folder: Path) -> int | None:
-    """Of the newest checkpoint, if there is one."""
+    """Reads how many learners wrote the newest checkpoint; None where there is none."""
     # Not of those that are being written, nor of damaged ones, which are set aside.
     manifests = [*folder.glob("checkpoints/[!.]*[0-9]/manifest.json")]
     if not manifests:

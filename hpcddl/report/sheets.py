@@ -15,7 +15,7 @@ from hpcddl.report.runs import Run, names, training_seconds
 Rows = list[list[Any]]
 """The first is the head."""
 _UNSAID = ("kind", "time")
-"""Of records: the file says the one, and clocks say little of a run."""
+"""Fields of records that are left out: the file says the one, and clocks say little of a run."""
 
 
 def results(runs: Sequence[Run], paper: Sequence[Sequence[Printed]], now: float) -> Rows:

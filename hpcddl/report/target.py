@@ -48,7 +48,7 @@ COLUMNS = ("run", "learners", "epoch", "samples", "updates", "rounds", "MiB", "s
 
 
 def target_rows(runs: Sequence[Run], target: Target) -> list[list[str]]:
-    """Of each run what `COLUMNS` name, "-" where it never got there; x is the speed-up."""
+    """Lists for each run what `COLUMNS` name, "-" where it never got there; x is the speed-up."""
     start = target.reached_by(_base(runs))
     rows = []
     for run in runs:

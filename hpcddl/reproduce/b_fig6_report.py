@@ -54,11 +54,11 @@ class Study:
         return low, middle, high
 
     def panel_a(self) -> list[Setting]:
-        """Of `at_learners`, any batch and steps."""
+        """Picks the settings of `at_learners`, with any batch and steps."""
         return [r.setting for r in self.results if r.setting.learners == self.at_learners]
 
     def panel_b(self) -> list[Setting]:
-        """Of `at_batch` and at least two learners, in their order."""
+        """Picks the settings of `at_batch` and at least two learners, in their order."""
         settings = [r.setting for r in self.results]
         chosen = [s for s in settings if s.batch == self.at_batch and s.learners > 1]
         return sorted(chosen, key=lambda s: (s.learners, s.steps))

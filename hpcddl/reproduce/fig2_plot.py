@@ -76,7 +76,7 @@ def windowed(points: Points, width: float) -> Points:
 
 
 def _median(lines: list[Points]) -> tuple[list[float], list[float]]:
-    """Of the finite values; a run that has diverged is shorter."""
+    """Takes the median of the finite values at each step; a run that has diverged is shorter."""
     steps = [step for step, _ in max(lines, key=len)]
     values = zip_longest(*([value for _, value in line] for line in lines), fillvalue=nan)
     finite = ([value for value in at if isfinite(value)] for at in values)

@@ -24,7 +24,7 @@ class Trial:
 
     @property
     def median(self) -> float:
-        """Of the seeds."""
+        """Takes the median iterations over the seeds."""
         return median(self.iterations)
 
 

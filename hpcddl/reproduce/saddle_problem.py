@@ -68,7 +68,7 @@ class Setting:
 
 
 def batch_variance(samples: int, batch: int) -> float:
-    """Of the mean of `batch` signs drawn without replacement from N that sum to 0."""
+    """The variance of the mean of `batch` signs, drawn without replacement from N of sum 0."""
     return (samples - batch) / (batch * (samples - 1))
 
 

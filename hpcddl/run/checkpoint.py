@@ -277,7 +277,7 @@ def _prune(run: Path, keep_last: int, keep_epochs: set[int]) -> None:
 
 
 def folders(run: Path) -> list[Path]:
-    """Of all checkpoints of a run, whole or damaged since."""
+    """Lists the folders of all checkpoints of a run, whole or damaged since."""
     paths = (run / "checkpoints").glob("*")
     return sorted(p for p in paths if re.fullmatch(r"epoch-\d{4,}|step-\d{8,}", p.name))
 

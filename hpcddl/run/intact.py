@@ -21,7 +21,7 @@ class Search:
 
 
 def newest_intact(run: Path, world: World) -> Search:
-    """Of the checkpoints of `run`, each read to the end by all learners together. Collective.
+    """Finds the newest undamaged checkpoint of `run`; all learners read it to its end. Collective.
 
     Raises:
         AgreedError: there are some, but all are damaged; one is of another version.

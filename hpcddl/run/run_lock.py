@@ -58,7 +58,7 @@ class RunLock:
         self._write(self._holder)
 
     def check(self) -> None:
-        """Whether this is still the holder, as it is wherever locks work.
+        """Checks that this is still the holder, as it is wherever locks work.
 
         Raises:
             UserError: another job has begun here.

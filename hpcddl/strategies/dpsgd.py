@@ -57,7 +57,7 @@ class DPSGD(Strategy):
             group = block_of(world, None if super_learners == "node" else super_learners)
         among = counterparts(world, group) if group else world.comm
         self.size = among.size
-        """Of the graph: how many learners, or super-learners, mix."""
+        """How many learners, or super-learners, mix: the size of the graph."""
         # Agreed on before the exchange's first collective: a file may be missing on one node.
         made = world.together(lambda: topology.build(TOPOLOGIES, self.size, seed))
         self.topology = lazy(made) if delayed else made
@@ -122,5 +122,5 @@ class DPSGD(Strategy):
         return (self.step + 1) % self.steps == 0
 
     def _last_started(self) -> NeighbourExchange:
-        """Of a delayed rule between two updates: the exchange that the next one mixes."""
+        """Finds the exchange that a delayed rule's next update mixes; called between updates."""
         return self._exchanges[(self.step // self.steps - 1) % 2]

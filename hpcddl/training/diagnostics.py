@@ -26,7 +26,7 @@ from hpcddl.training.overall import OverallLoss
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of one update, before which `step` others were made. g and L are the probe set's, at w_a."""
+    """Holds what was measured of one update, after `step` others; g and L: the probe set's at w_a."""
 
     step: int
     loss: float  # L, in nats

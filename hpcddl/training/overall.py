@@ -30,7 +30,7 @@ class OverallLoss:
     """
 
     def __init__(self, dataset: Dataset, samples: int, seed: int, batch: int, world: World) -> None:
-        """Of the whole `dataset`, or of `samples` of it that `seed` draws (0: all).
+        """Takes the whole `dataset`, or `samples` of it that `seed` draws (0: all).
 
         Every rank takes its share, `batch` samples at a time.
         """
