@@ -70,7 +70,7 @@ class _Marks:
     shares: NDArray[np.float64]  # (C,) of the classes in the split
 
     def of(self, indices: NDArray) -> list[float]:
-        """Measures a batch: for each group the share of equal pairs, then the classes' variation."""
+        """Measures a batch: each group's share of equal pairs, then the classes' variation."""
         count = len(indices)
         values = []
         for group in self.groups.values():

@@ -19,7 +19,7 @@ LONGEST = 16  # steps, so that a round ends soon also where steps grow long
 
 @dataclass(frozen=True)
 class Found:
-    """What a round found: whether any learner was told to stop; whether rank 0's interval is over."""
+    """What a round found: whether a learner was told to stop; whether rank 0's interval is over."""
 
     stop: bool
     due: bool

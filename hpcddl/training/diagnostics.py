@@ -26,7 +26,7 @@ from hpcddl.training.overall import OverallLoss
 
 @dataclass(frozen=True)
 class Measurement:
-    """Holds what was measured of one update, after `step` others; g and L: the probe set's at w_a."""
+    """Holds what was measured of one update, after `step` others; g, L: the probe set's at w_a."""
 
     step: int
     loss: float  # L, in nats
