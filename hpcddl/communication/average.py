@@ -13,14 +13,27 @@ from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.shares import Message, Shares
 
 
-class Mean:
+class Averager:
+    """How a vector (d,) becomes its mean over the learners of `comm`, in place."""
+
+    comm: MPI.Intracomm
+    bytes_sent: int
+    """By this learner in the last mean."""
+    error: Tensor | None = None
+    """(d,) what this learner's messages have left out so far, where that is kept."""
+
+    def __call__(self, vector: Tensor) -> None:
+        """Averages `vector`. Collective."""
+        raise NotImplementedError
+
+
+class Mean(Averager):
     """vector (d,) <- its mean over the learners, by one MPI allreduce; the same on all of them."""
 
     def __init__(self, comm: MPI.Intracomm, network: Network | None = None) -> None:
         self.comm = comm
         self._network = network or Network()
         self.bytes_sent = 0
-        """By this learner in the last mean."""
 
     def __call__(self, vector: Tensor) -> None:
         self.add_up(vector)
@@ -37,7 +50,7 @@ class Mean:
             vector.copy_(host)
 
 
-class RoundedMean:
+class RoundedMean(Averager):
     """vector (d,) <- the mean of the learners' rounded vectors, rounded: it travels as `dtype`.
 
     It is added up in the vector's own type. All learners end with the same bits.
@@ -51,7 +64,6 @@ class RoundedMean:
         self._shares = Shares(comm, size, dtype.itemsize)
         self.comm = comm
         self.bytes_sent = self._shares.bytes_sent
-        """By this learner in a mean."""
 
     def __call__(self, vector: Tensor) -> None:
         message = vector.to("cpu", self.dtype)
@@ -96,11 +108,13 @@ class MajorityVote:
         vector.copy_(signs).mul_(2).sub_(1)
 
 
-class CompressedMean:
+class CompressedMean(Averager):
     """vector (d,) <- the mean over the learners of decoded(encoded(vector)).
 
     Every learner gathers all messages and adds up what they decode to in the order of the ranks,
     so that all end with the same bits. `sizes` are those of the tensors that make up the vector.
+    With `error_feedback` each learner adds to its vector what its messages have left out so far:
+    p_j = vector_j + e_j; e_j <- p_j - decoded(encoded(p_j)) (paper B alg. 4).
     """
 
     def __init__(
@@ -109,17 +123,31 @@ class CompressedMean:
         compressor: Compressor,
         sizes: Sequence[int],
         network: Network | None = None,
+        error_feedback: bool = False,
     ) -> None:
         self.comm = comm
         self._network = network or Network()
         self.compressor = compressor
         self.sizes = sizes
+        self.error_feedback = error_feedback
         self._decoded: tuple[Tensor, Tensor] | None = None
-        self.bytes_sent = 0
-        """By this learner in the last mean: its message to each of the n - 1 others."""
+        self.bytes_sent = 0  # its message to each of the n - 1 others
 
-    def __call__(self, vector: Tensor) -> Tensor:
-        """Returns what this learner's own message decoded to (d,), until the next mean."""
+    def __call__(self, vector: Tensor) -> None:
+        if self.error_feedback:
+            if self.error is None:
+                self.error = torch.zeros_like(vector)
+            vector.add_(self.error)
+            self.error.copy_(vector)
+        sent = self.average(vector)
+        if self.error is not None:
+            self.error.sub_(sent)
+
+    def average(self, vector: Tensor) -> Tensor:
+        """Averages without memory; returns what this learner's own message decoded to (d,).
+
+        It stands until the next mean.
+        """
         host = vector.cpu()
         message = self.compressor.encode(host, self.sizes)
         messages = np.empty((self.comm.size, len(message)), np.uint8)

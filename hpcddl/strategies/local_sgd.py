@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.options import Choice, From
-from hpcddl.communication.average import CompressedMean, Mean, RoundedMean
+from hpcddl.communication.average import Averager, CompressedMean, Mean, RoundedMean
 from hpcddl.communication.compression import COMPRESSORS
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.communication.groups import block_of
 from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.local_steps import Warmup, local_steps
+from hpcddl.strategies.outer_momentum import OuterMomentum
+from hpcddl.strategies.period import Period, Whom
 
 UNCOMPRESSED = Choice("none", {})
 
@@ -35,6 +37,9 @@ class LocalSGD(Strategy):
     p_j = (w_sync - w_j) + e_j; e_j <- p_j - C(p_j); w_sync <- w_sync - mean_j C(p_j). Post-local
     SGD's first phase is then the same at H = 1, over all learners at every step. `exchange_dtype`
     is what uncompressed changes w_sync - w_j travel as instead.
+
+    It is put together from a `Period` (when, and who), an `Averager` (how a vector becomes the
+    mean of all) and an `OuterMomentum`; a new one of any of them is one small class.
     """
 
     def __init__(
@@ -59,39 +64,33 @@ class LocalSGD(Strategy):
         super().__init__(model, local, world)
         assert after != "first_decay", "an epoch by now: the schedule is not known here"
         self.after = after
-        self.local_steps = local_steps(steps, warmup, warmup_epochs)
-        self.block_steps = block_steps
-        self.momentum = momentum
         self._rule = f"{warmup} warm-up to H = {steps}" if warmup != "none" else f"H = {steps}"
         block = block_of(world, block_size) if block_steps > 1 else None
         self._block = Mean(block, world.network) if block else None
+        self._period = Period(local_steps(steps, warmup, warmup_epochs), block_steps)
         if exchange_dtype and compression.name != "none":
             raise UserError(
                 f"strategy.exchange_dtype={exchange_dtype}: compression={compression.name} has a "
                 "message of its own; give one of them"
             )
         self.exchange_dtype = exchange_dtype
-        self._everyone = (
-            RoundedMean(
-                world.comm, getattr(torch, exchange_dtype), self.weights.size, world.network
-            )
-            if exchange_dtype
-            else Mean(world.comm, world.network)
-        )
-        self._buffer = self.weights.empty()  # kept: new memory costs more than filling it
-        self._since = 0  # local steps since the last average
-        self._rounds = 0  # averages of the block since the last one of all
-        self._anchor: Tensor | None = None  # w_sync, kept where it is needed
-        self._velocity: Tensor | None = None  # u
-        self._error: Tensor | None = None  # e_j
         self.compression, self.error_feedback = compression.name, error_feedback
         compressor = compression.build(COMPRESSORS)
-        self._compressed = (
-            CompressedMean(world.comm, compressor, self.weights.sizes, world.network)
-            if compressor
-            else None
-        )
-        exact_first = after and self._compressed is None
+        self._everyone: Averager
+        if compressor:
+            self._everyone = CompressedMean(
+                world.comm, compressor, self.weights.sizes, world.network, error_feedback
+            )
+        elif exchange_dtype:
+            dtype = getattr(torch, exchange_dtype)
+            self._everyone = RoundedMean(world.comm, dtype, self.weights.size, world.network)
+        else:
+            self._everyone = Mean(world.comm, world.network)
+        self.momentum = momentum
+        self._outer: OuterMomentum | None = None
+        self._anchor: Tensor | None = None  # w_sync, kept where it is needed
+        self._buffer = self.weights.empty()  # kept: new memory costs more than filling it
+        exact_first = after and compressor is None
         self._gradients = GradientMean(model, world, fusion_mib) if exact_first else None
         if self._gradients is None:
             self._start_locally()
@@ -110,23 +109,28 @@ class LocalSGD(Strategy):
         self.take_step()
         self.step += 1
         if self._gradients is None:
-            self._since += 1
-            first_phase = self.epoch < self.after
-            if first_phase or self._since >= self.local_steps(self.epoch - self.after):
+            if self.epoch < self.after:
+                whom = self._period.step_of_all()
+            else:
+                whom = self._period.step(self.epoch - self.after)
+            if whom != "nobody":
                 with self.traffic.timed():
-                    self._synchronise(among_all=first_phase)
+                    self._synchronise(whom)
 
     def describe(self) -> str:
         parts = [f"local SGD: {self._rule} over {self.world.size} learners"]
         if self._block is not None:
             size = self._block.comm.size
-            parts.append(f"in blocks of {size} (here), all every {self.block_steps} averages")
+            parts.append(
+                f"in blocks of {size} (here), all every {self._period.block_steps} averages"
+            )
         if self.after:
-            how = "H = 1 for all" if self._compressed else "mini-batch SGD through Horovod"
+            exact = self.compression == "none"
+            how = "mini-batch SGD through Horovod" if exact else "H = 1 for all"
             parts.append(f"{how} before epoch {self.after:g}")
         if self.momentum:
             parts.append(f"global momentum {self.momentum:g}")
-        if self._compressed:
+        if self.compression != "none":
             feedback = "with" if self.error_feedback else "without"
             parts.append(f"compressed by {self.compression} {feedback} error feedback")
         if self.exchange_dtype:
@@ -137,11 +141,11 @@ class LocalSGD(Strategy):
         return {
             **super().state_dict(),
             "local": self._gradients is None,
-            "since": self._since,
-            "rounds": self._rounds,
+            "since": self._period.since,
+            "rounds": self._period.rounds,
             "anchor": self._anchor,
-            "velocity": self._velocity,
-            "error": self._error,
+            "velocity": self._outer.velocity if self._outer else None,
+            "error": self._everyone.error,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -149,59 +153,46 @@ class LocalSGD(Strategy):
         if state["local"] and self._gradients is not None:
             self._gradients.stop()
             self._gradients = None
-        self._since, self._rounds = state["since"], state["rounds"]
-        self._anchor, self._velocity, self._error = (
+            self._start_locally()
+        self._period.since, self._period.rounds = state["since"], state["rounds"]
+        self._anchor, velocity, self._everyone.error = (
             None if state[name] is None else state[name].to(self.weights.device)
             for name in ("anchor", "velocity", "error")
         )
+        if self._outer and velocity is not None:
+            self._outer.velocity = velocity
 
     def _start_locally(self) -> None:
         """Learners agree now: what they hold is where the first average is measured from."""
-        if not self.momentum and self._compressed is None and self.exchange_dtype is None:
+        if isinstance(self._everyone, Mean) and not self.momentum:
             return
         self._anchor = self.weights.read(self.weights.empty())
         if self.momentum:
-            self._velocity = torch.zeros_like(self._anchor)
-        if self._compressed is not None and self.error_feedback:
-            self._error = torch.zeros_like(self._anchor)
+            self._outer = OuterMomentum(self.momentum, self._anchor)
 
-    def _synchronise(self, among_all: bool) -> None:
-        self._since = 0
-        self._rounds += 1
-        if self._block is not None and self._rounds < self.block_steps and not among_all:
-            self._average(self._block)
-            return
-        self._rounds = 0
-        if self._anchor is None:
+    def _synchronise(self, whom: Whom) -> None:
+        if whom == "block":
+            assert self._block is not None
+            self._replace(self._block)
+        elif self._anchor is None:
             assert isinstance(self._everyone, Mean)
-            self._average(self._everyone)
-            return
-        change = self.weights.read(self._buffer)
-        torch.sub(self._anchor, change, out=change)
-        if self._compressed is None:
-            self._mean(self._everyone, change)
+            self._replace(self._everyone)
         else:
-            self._mean_compressed(self._compressed, change)
-        if self._velocity is not None:
-            change = self._velocity.mul_(self.momentum).add_(change)
-        self._anchor.sub_(change)
-        self.weights.write(self._anchor)
+            self._move(self._anchor)
 
-    def _mean_compressed(self, mean: CompressedMean, change: Tensor) -> None:
-        """change <- mean_j C(change + e_j); e_j <- what this learner's message left out."""
-        if self._error is not None:
-            change.add_(self._error)
-            self._error.copy_(change)
-        sent = mean(change)
-        if self._error is not None:
-            self._error.sub_(sent)
+    def _replace(self, mean: Mean) -> None:
+        """w_j <- the mean of w over the learners of `mean`."""
+        mean.add_up(self.weights.read(self._buffer))
+        self.weights.write(self._buffer, divisor=mean.comm.size)
         self.traffic.sent(mean.bytes_sent)
 
-    def _average(self, among: Mean) -> None:
-        among.add_up(self.weights.read(self._buffer))
-        self.weights.write(self._buffer, divisor=among.comm.size)
-        self.traffic.sent(among.bytes_sent)
-
-    def _mean(self, among: Mean | RoundedMean, vector: Tensor) -> None:
-        among(vector)
-        self.traffic.sent(among.bytes_sent)
+    def _move(self, anchor: Tensor) -> None:
+        """w_sync <- w_sync - mean_j (w_sync - w_j), by averager and momentum; w_j <- w_sync."""
+        change = self.weights.read(self._buffer)
+        torch.sub(anchor, change, out=change)
+        self._everyone(change)
+        self.traffic.sent(self._everyone.bytes_sent)
+        if self._outer is not None:
+            change = self._outer(change)
+        anchor.sub_(change)
+        self.weights.write(anchor)
