@@ -108,7 +108,11 @@ class Archive:
         return name in self._members
 
     def first(self, names: Iterable[str]) -> str:
-        """The first of `names` that is there; raises UserError where none is."""
+        """The first of `names` that is there.
+
+        Raises:
+            UserError: none is.
+        """
         names = list(names)
         found = next(filter(self.__contains__, names), None)
         if found is None:

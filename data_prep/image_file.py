@@ -73,7 +73,11 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _resized(width: int, height: int, size: int) -> tuple[int, int]:
-    """Width and height when the shorter is `size`; raises ValueError where that is too large."""
+    """Width and height when the shorter is `size`.
+
+    Raises:
+        ValueError: that is too large.
+    """
     short = min(width, height)
     wide, high = size * width // short, size * height // short
     if wide * high > _MAX_PIXELS:

@@ -104,28 +104,28 @@ why_horovod() {
 
 check_python() {
     local packaged=python3 version
-    command -v "$PYTHON" >/dev/null || die "no $PYTHON on PATH; mend: apt-get install python3 python3-venv python3-dev"
+    command -v "$PYTHON" >/dev/null || die "no $PYTHON on PATH; fix: apt-get install python3 python3-venv python3-dev"
     version=$(version_of "$PYTHON") || die "$PYTHON does not run"
     "$PYTHON" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        die "$PYTHON is Python $version, 3.10 or newer is needed; mend: PYTHON=python3.12 make ..."
+        die "$PYTHON is Python $version, 3.10 or newer is needed; fix: PYTHON=python3.12 make ..."
     # Debian names the parts after the interpreter: python3-venv, or python3.12-venv for a second one.
     [[ $(basename "$PYTHON") == python3.* ]] && packaged=$(basename "$PYTHON")
     "$PYTHON" -I -c 'import venv, ensurepip' 2>/dev/null ||
-        die "$PYTHON has no venv module; mend: apt-get install $packaged-venv"
+        die "$PYTHON has no venv module; fix: apt-get install $packaged-venv"
     [[ -z $WHEELHOUSE ]] || return 0 # nothing is compiled
     "$PYTHON" -I -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
-        die "$PYTHON has no header files (Python.h); mend: apt-get install $packaged-dev"
+        die "$PYTHON has no header files (Python.h); fix: apt-get install $packaged-dev"
 }
 
 check_compiler() {
     local compiler=${CXX:-g++} program
     [[ -z $WHEELHOUSE ]] || return 0
     program=$'#include <optional>\n#include <string_view>\nint main() { if constexpr (sizeof(int) > 1) return std::optional<int>(0).value(); }'
-    command -v "${compiler%% *}" >/dev/null || die "no C++ compiler ($compiler) on PATH; mend: apt-get install build-essential"
+    command -v "${compiler%% *}" >/dev/null || die "no C++ compiler ($compiler) on PATH; fix: apt-get install build-essential"
     # shellcheck disable=SC2086 # CXX may carry options
     $compiler -std=c++17 -x c++ -o /dev/null - <<<"$program" >/dev/null 2>&1 ||
-        die "$compiler cannot build a C++17 program; mend: apt-get install build-essential (g++ 8 or newer), or set CXX"
-    command -v make >/dev/null || die "no make on PATH; mend: apt-get install make"
+        die "$compiler cannot build a C++17 program; fix: apt-get install build-essential (g++ 8 or newer), or set CXX"
+    command -v make >/dev/null || die "no make on PATH; fix: apt-get install make"
 }
 
 check_mpi() {
@@ -133,13 +133,13 @@ check_mpi() {
     [[ $MPI == system ]] || return 0
     for program in mpicc mpicxx mpirun; do
         command -v "$program" >/dev/null ||
-            die "MPI=system, but no $program on PATH; mend: module load an MPI, or apt-get install libopenmpi-dev openmpi-bin"
+            die "MPI=system, but no $program on PATH; fix: module load an MPI, or apt-get install libopenmpi-dev openmpi-bin"
     done
 }
 
 check_ownership() { # .venv may go when it does not fit, but only if it was made here
     [[ ! -e $venv || -d $state || -z $(ls -A "$venv" 2>&1) ]] ||
-        die "$venv was not made by this set-up; mend: mv .venv .venv.old"
+        die "$venv was not made by this set-up; fix: mv .venv .venv.old"
 }
 
 # --- the steps -----------------------------------------------------------------------------------

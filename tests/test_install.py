@@ -167,7 +167,7 @@ def test_environment_made_by_others_is_left_alone(checkout: Checkout) -> None:
     theirs.touch()
     result = checkout.install()
     assert (result.returncode, result.stdout) == (2, "")
-    assert "was not made by this set-up; mend: mv .venv" in result.stderr
+    assert "was not made by this set-up; fix: mv .venv" in result.stderr
     assert theirs.exists()
 
 

@@ -146,7 +146,11 @@ def _job(word: str | None) -> tuple[int, int] | None:
 
 
 def packer(arguments: argparse.Namespace) -> Packer:
-    """The packing that the options describe; raises UserError for one that cannot be."""
+    """The packing that the options describe.
+
+    Raises:
+        UserError: one that cannot be.
+    """
     _check_ranges(arguments)
     sources = _sources(arguments)
     windows = Windows(arguments.frames, arguments.hop or arguments.frames)

@@ -18,7 +18,11 @@ class PathMap:
 
     @classmethod
     def parse(cls, words: Sequence[str], near: Path) -> PathMap:
-        """From `OLD=NEW` words; raises UserError for any other."""
+        """From `OLD=NEW` words.
+
+        Raises:
+            UserError: any other.
+        """
         pairs = []
         for word in words:
             old, equals, new = word.partition("=")

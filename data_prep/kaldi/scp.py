@@ -78,11 +78,19 @@ class Scp:
         return self._table.find(key)
 
     def entry(self, line: Line) -> Entry:
-        """What the line describes; raises UserError as parse_entry."""
+        """What the line describes.
+
+        Raises:
+            UserError: as parse_entry.
+        """
         return parse_entry(self._table.path, line.key, line.value, self._paths, self._allow_pipes)
 
     def entry_of(self, key: str) -> Entry:
-        """The entry of `key`; raises UserError where there is none."""
+        """The entry of `key`.
+
+        Raises:
+            UserError: there is none.
+        """
         line = self.find(key)
         if line is None:
             raise UserError(f"{self._table.path}: no line of {key}: has it changed?")

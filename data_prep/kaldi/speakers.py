@@ -54,7 +54,11 @@ def families(copies: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def named(speakers: Iterable[str], family_of: Mapping[str, str]) -> set[str]:
-    """The named speakers and their families; raises UserError for a name that nobody has."""
+    """The named speakers and their families.
+
+    Raises:
+        UserError: a name that nobody has.
+    """
     chosen = set()
     for speaker in speakers:
         if speaker not in family_of:

@@ -84,7 +84,11 @@ class Table:
         return line
 
     def at(self, offset: int) -> Line:
-        """The line that begins at byte `offset`; raises UserError where none does."""
+        """The line that begins at byte `offset`.
+
+        Raises:
+            UserError: none does.
+        """
         if (line := self._by_offset.get(offset)) is None:
             self._load(max(0, bisect_right(self._offsets, offset) - 1))
             if (line := self._by_offset.get(offset)) is None:

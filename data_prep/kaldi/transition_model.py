@@ -36,7 +36,11 @@ class TransitionModel:
     num_pdfs: int
 
     def pdfs(self, transition_ids: NDArray[np.int32]) -> NDArray[np.int32]:
-        """(T,) pdf-ids; raises ValueError for an id that the model does not have."""
+        """(T,) pdf-ids.
+
+        Raises:
+            ValueError: an id that the model does not have.
+        """
         try:
             # Unsigned, so that negative ids are past the end; only id 0 has no pdf.
             pdfs = self.pdf.take(transition_ids.astype(np.int32, copy=False).view(np.uint32))

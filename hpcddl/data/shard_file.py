@@ -227,7 +227,11 @@ def check_shard(path: Path, entry: ShardEntry, fields: Fields) -> dict[str, Regi
 
 
 def check_contents(path: Path, entry: ShardEntry, regions: Mapping[str, Region]) -> None:
-    """Reads every byte of a shard's datasets; raises UserError naming the altered one."""
+    """Reads every byte of a shard's datasets.
+
+    Raises:
+        UserError: naming the altered one.
+    """
     for name, region in regions.items():
         _compare(path, name, checksum(path, region.offset, region.size), entry, name)
 

@@ -140,7 +140,11 @@ class ShardSetWriter:
 
 
 def class_counts(labels: NDArray[np.int32], classes: int) -> NDArray[np.int64]:
-    """(C,) how often each class occurs; raises ValueError for one outside 0 .. C-1."""
+    """(C,) how often each class occurs.
+
+    Raises:
+        ValueError: one outside 0 .. C-1.
+    """
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         span = f"{labels.min()} .. {labels.max()}"
         raise ValueError(f"labels span {span}, expected 0 .. {classes - 1}")

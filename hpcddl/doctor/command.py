@@ -89,7 +89,7 @@ def _at_most(seconds: float, host: str) -> Iterator[None]:
     def give_up() -> None:
         sys.stderr.write(
             f"hpcddl doctor: {host} waited {seconds:g} s for the other ranks: some did not start, "
-            "or MPI picked a network that does not connect the nodes; mend: export "
+            "or MPI picked a network that does not connect the nodes; fix: export "
             "OMPI_MCA_btl_tcp_if_include=INTERFACE (of `ip -br address`), "
             "NCCL_SOCKET_IFNAME likewise\n"
         )
@@ -113,7 +113,7 @@ def lines(job: Job, findings: Mapping[str, Finding]) -> list[str]:
     for name, one in findings.items():
         text.append(f"{one.verdict:<5}  {name:<{width}}  {one.found}")
         if one.mend:
-            text.append(f"{'':<5}  {'':<{width}}  mend: {one.mend}")
+            text.append(f"{'':<5}  {'':<{width}}  fix: {one.mend}")
     counts = Counter(one.verdict for one in findings.values())
     able = "training cannot work" if counts["fault"] else "training can work"
     text.append(f"{able}: faults {counts['fault']}, warnings {counts['warn']}")

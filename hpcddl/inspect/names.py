@@ -16,7 +16,11 @@ def class_names(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def read_lines(folder: Path, entry: TextEntry) -> list[str]:
-    """The lines of a text file of the set; raises UserError when it is missing or another."""
+    """The lines of a text file of the set.
+
+    Raises:
+        UserError: it is missing or another.
+    """
     path = folder / entry.file
     try:
         # Not splitlines: words of a text may hold what Python takes for the end of a line.

@@ -20,7 +20,9 @@ def stored(files: SplitFiles, field: str, indices: NDArray[np.int64]) -> NDArray
 
 
 def spread(first: int, count: int, samples: int) -> NDArray[np.int64]:
-    """At most `count` samples at equal distances from `first` on, around the end: sorted sets
-    have all their classes among them."""
+    """Picks at most `count` samples at equal distances from `first` on, around the end.
+
+    Of a set that is sorted by class, so all classes are among them.
+    """
     count = min(count, samples)
     return (first + np.arange(count) * samples // count) % samples

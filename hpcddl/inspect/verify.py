@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints bad files as they are found; raises UserError when there were any."""
+    """Prints bad files as they are found.
+
+    Raises:
+        UserError: there were any.
+    """
     folder = arguments.path
     manifest = read_manifest(folder)
     files = bad = 0

@@ -57,7 +57,7 @@ def test_alone(hpcddl: Launch, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert "Python" in lines[0]
     assert "torch" in lines[0]
-    named = [line[7:].split("  ")[0] for line in lines[1:-1] if "mend: " not in line]
+    named = [line[7:].split("  ")[0] for line in lines[1:-1] if "fix: " not in line]
     assert named == list(CHECKS)
     assert lines[-1].startswith("training can work: faults 0, warnings ")
     assert list(tmp_path.iterdir()) == []
