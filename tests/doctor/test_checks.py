@@ -97,7 +97,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "job", "verdict", "found", "mend"), CASES)
-def test_finding(name: str, job: Job, verdict: str, found: str, fix: str) -> None:
+def test_finding(name: str, job: Job, verdict: str, found: str, mend: str) -> None:
     finding = CHECKS[name](job)
     assert finding.verdict == verdict
     assert found in finding.found
