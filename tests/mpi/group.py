@@ -92,6 +92,7 @@ class Group:
     def __init__(self, ranks: int) -> None:
         self._ranks = ranks
         self._folder: Path | None = None
+        self._members: list[Rank] = []
 
     def run(self, case: str, following: str | None, seconds: float) -> Outcome:
         """Runs one case on all ranks.
@@ -116,6 +117,11 @@ class Group:
 
     def _start(self) -> str:
         """Starts the job; why it did not, or nothing."""
+        try:
+            python = warm_python()
+        except AssertionError as error:
+            return str(error)
+        self._members.clear()
         self._folder = Path(tempfile.mkdtemp(prefix="hpcddl-ranks-"))
         path = self._folder / "socket"
         with socket.socket(socket.AF_UNIX) as listening:
@@ -123,14 +129,13 @@ class Group:
             listening.listen(self._ranks)
             with (self._folder / "output").open("w") as output:
                 self._job = subprocess.Popen(
-                    [*mpirun_command(self._ranks), *warm_python(), "-m", "tests.mpi.worker", path],
+                    [*mpirun_command(self._ranks), *python, "-m", "tests.mpi.worker", path],
                     env=environment(),
                     cwd=ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
-            self._members: list[Rank] = []
             end = time.monotonic() + _START_SECONDS
             listening.settimeout(0.2)
             while len(self._members) < self._ranks:

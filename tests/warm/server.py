@@ -174,7 +174,6 @@ def _import_all() -> None:
 
     for name in (*_LIBRARIES, *(module for module, _ in COMMANDS.values())):
         importlib.import_module(name)
-    del sys.modules["hpcddl.cli"]  # for it is what children run
     gc.collect()
     gc.freeze()  # else a child's collections would copy all pages
 
