@@ -42,7 +42,12 @@ requeue() { # WHY: this job once more, if it may; does not return
         exit 75
     fi
     say "$1; requeued, restart $((count + 1)) of at most $requeues"
-    scontrol requeue "$id" || say "Slurm does not requeue it; to go on: submit it again"
+    local try
+    for try in 1 2 3; do
+        if scontrol requeue "$id"; then exit 75; fi
+        ((try == 3)) || sleep 10 # the controller of a full cluster does not always answer in time
+    done
+    say "Slurm does not requeue it; to go on: submit it again"
     exit 75
 }
 

@@ -42,27 +42,35 @@ def train_by(launcher: Sequence[str], words: Sequence[str], log: IO[str] | None 
     command = [*launcher, sys.executable, "-m", "hpcddl.cli", "train", *words]
     stderr = None if log is None else subprocess.STDOUT
     process: subprocess.Popen[bytes] | None = None
-    told = False
+    told: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        told = True
+    def take(number: int, frame: FrameType | None) -> None:
+        told.append(number)
         if process is not None:
-            process.send_signal(number)
+            act(process, number)
 
-    before = signal.signal(signal.SIGUSR2, pass_on)  # first: else it would end this process alone
+    def act(running: subprocess.Popen[bytes], number: int) -> None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        running.send_signal(number)
+
+    # First: a signal while the launcher starts would end this process, and leave the launcher.
+    before = {signal.SIGUSR2: signal.signal(signal.SIGUSR2, take)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, take)
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=stderr)
-        if told:
-            process.send_signal(signal.SIGUSR2)
+        for number in set(told):
+            act(process, number)
         status = process.wait()
     except OSError as error:
         raise UserError(f"--launcher {shlex.join(launcher)}: {error.strerror}") from None
     except KeyboardInterrupt:
-        if process is not None:
-            process.terminate()  # not killed: a launcher must have the time to end its ranks
-            process.wait()
+        assert process is not None
+        process.terminate()  # not killed: a launcher must have the time to end its ranks
+        process.wait()
         raise
     finally:
-        signal.signal(signal.SIGUSR2, before)
-    return STATUS if told and status == -signal.SIGUSR2 else status
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return STATUS if signal.SIGUSR2 in told and status == -signal.SIGUSR2 else status

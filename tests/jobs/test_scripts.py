@@ -73,7 +73,9 @@ def test_a_wrong_site_is_refused(tmp_path: Path, text: str | None, fault: str) -
 
 EARLY = """
 set -euo pipefail
-scontrol() { echo "scontrol $*"; }
+calls=0
+scontrol() { echo "scontrol $*"; [[ $((++calls)) -gt FAILS ]]; }
+sleep() { :; }
 source jobs/job.sh
 source jobs/launch.sh
 kill -USR2 $$
@@ -81,17 +83,25 @@ run_ranks runs/r echo started
 """
 
 
-def test_a_warning_before_there_are_ranks_starts_none() -> None:
-    """It comes while a sweep's run is looked up; the job goes back into the queue at once."""
+@pytest.mark.parametrize("fails", [0, 1, 9])
+def test_a_warning_before_there_are_ranks_starts_none(fails: int) -> None:
+    """It comes while a sweep's run is looked up; the job goes back into the queue at once.
+
+    A controller that does not answer is asked three times.
+    """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = ["bash", "-c", EARLY.replace("FAILS", str(fails))]
     done = subprocess.run(
-        ["bash", "-c", EARLY], env={**JOB, "PATH": path}, cwd=ROOT, capture_output=True, text=True
+        words, env={**JOB, "PATH": path}, cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 75, done.stderr
-    assert done.stdout.splitlines() == [
+    expected = [
         "train: warned before the ranks were started; requeued, restart 1 of at most 20",
-        "scontrol requeue 7",
+        *min(fails + 1, 3) * ["scontrol requeue 7"],
     ]
+    if fails > 2:
+        expected.append("train: Slurm does not requeue it; to go on: submit it again")
+    assert done.stdout.splitlines() == expected
 
 
 def test_shellcheck() -> None:

@@ -119,6 +119,14 @@ def held(folder: Path, steps: int = 15) -> str:
     return on_path(folder, HELD.format(python=sys.executable, steps=steps))
 
 
+def until_held(folder: Path) -> None:
+    """All four ranks wait; else the failure shows what the job has printed."""
+    try:
+        wait_until(lambda: len(list(folder.glob("held-*"))) == 4)
+    except AssertionError as waited:
+        raise AssertionError(f"{waited}\n{output(folder)}") from None
+
+
 def on_path(folder: Path, text: str) -> str:
     """A PATH with this program as `hpcddl` on it."""
     (folder / "bin").mkdir()

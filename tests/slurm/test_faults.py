@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, wait_until
-from tests.slurm.submitting import Submit, held, output, processes, state, submit, wait_until_idle
+from tests.slurm.submitting import (
+    Submit,
+    held,
+    output,
+    processes,
+    state,
+    submit,
+    until_held,
+    wait_until_idle,
+)
 from tests.synthetic import write_recipe, write_shards
 
 # Averages over all learners, whose last bits depend on the layout; 30 updates.
@@ -48,10 +57,6 @@ def resumed_after(folder: Path) -> int:
     found = re.search(r"resumed after (\d+) updates", output(folder))
     assert found, output(folder)
     return int(found[1])
-
-
-def until_held(folder: Path) -> None:
-    wait_until(lambda: len(list(folder.glob("held-*"))) == 4, seconds=120)
 
 
 def test_the_time_limit_costs_nothing(

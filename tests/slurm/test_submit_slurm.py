@@ -21,6 +21,7 @@ from tests.slurm.submitting import (
     processes,
     stand_in,
     state,
+    until_held,
     wait_until_idle,
 )
 from tests.synthetic import write_recipe, write_shards
@@ -221,7 +222,7 @@ def test_a_cancelled_run_goes_on_when_submitted_again(
     """
     run = tmp_path / "runs" / "r"
     job = submit(recipe, path=held(tmp_path))
-    wait_until(lambda: len(list(tmp_path.glob("held-*"))) == 4)
+    until_held(tmp_path)
     assert cluster.run("scancel", job).returncode == 0
     wait_until_idle(cluster)
     assert state(cluster, job) == "CANCELLED"
