@@ -149,7 +149,7 @@ def packer(arguments: argparse.Namespace) -> Packer:
     """The packing that the options describe.
 
     Raises:
-        UserError: one that cannot be.
+        UserError: they describe none that can be made.
     """
     _check_ranges(arguments)
     sources = _sources(arguments)

@@ -1,1 +1,1 @@
-"""Commands of `hpcddl` that have no folder of their own; each file bears its command's name."""
+"""The table of commands, and those that have no folder of their own, with what they need."""

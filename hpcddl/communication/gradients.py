@@ -50,8 +50,7 @@ class GradientMean:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
                 self._start(i, parameter)
-        for handle in self._running.values():
-            finish(handle)
+        finish(self._running.values())
         self._network.arrive()
         self._running.clear()
 

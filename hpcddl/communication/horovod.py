@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from functools import cache
 
 import horovod.torch as hvd
@@ -33,17 +34,18 @@ def start(world: World, fusion_mib: int, group: MPI.Intracomm | None = None) -> 
     return next(one for one in _process_sets(tuple(groups)) if world.rank in one.ranks)
 
 
-def finish(handle: int) -> None:
-    """Waits for the operation that `handle` stands for.
+def finish(handles: Iterable[int]) -> None:
+    """Waits for the operations that `handles` stand for.
 
     Horovod waits by calling sched_yield over and over. Where ranks share cores that takes turns
     from the ranks that it waits for; on Linux 6.18 they then get none for up to a minute. So there
     this rank sleeps between two looks.
     """
-    if mpi_start.waits_politely(os.environ):
-        while not hvd.poll(handle):
+    polite = mpi_start.waits_politely(os.environ)
+    for handle in handles:
+        while polite and not hvd.poll(handle):
             time.sleep(_PAUSE_SECONDS)
-    hvd.synchronize(handle)
+        hvd.synchronize(handle)
 
 
 @cache  # Horovod refuses to be told of the same set twice

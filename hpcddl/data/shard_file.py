@@ -230,7 +230,7 @@ def check_contents(path: Path, entry: ShardEntry, regions: Mapping[str, Region])
     """Reads every byte of a shard's datasets.
 
     Raises:
-        UserError: naming the altered one.
+        UserError: one is altered, which it names.
     """
     for name, region in regions.items():
         _compare(path, name, checksum(path, region.offset, region.size), entry, name)

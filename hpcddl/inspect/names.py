@@ -19,7 +19,7 @@ def read_lines(folder: Path, entry: TextEntry) -> list[str]:
     """The lines of a text file of the set.
 
     Raises:
-        UserError: it is missing or another.
+        UserError: the file is missing, or has another number of lines than was packed.
     """
     path = folder / entry.file
     try:

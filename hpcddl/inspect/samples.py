@@ -22,7 +22,7 @@ def stored(files: SplitFiles, field: str, indices: NDArray[np.int64]) -> NDArray
 def spread(first: int, count: int, samples: int) -> NDArray[np.int64]:
     """Picks at most `count` samples at equal distances from `first` on, around the end.
 
-    Of a set that is sorted by class, so all classes are among them.
+    So those of a set that is sorted by class have all its classes among them.
     """
     count = min(count, samples)
     return (first + np.arange(count) * samples // count) % samples

@@ -104,9 +104,9 @@ def run_once(
         constant(setting.global_batch, setting.epochs, rate=setting.rate),
         train_set,
         test_set,
-        setting.epochs,
-        setting.global_batch // world.size,
-        seed,
+        epochs=setting.epochs,
+        local_batch=setting.global_batch // world.size,
+        seed=seed,
         diagnostics=diagnostics,
     )
     log = _Log(task.steps_per_epoch)

@@ -68,14 +68,14 @@ def set_up(config: Config, world: World, directory: RunDirectory, node_folder: P
         schedule,
         train_set,
         heldout,
-        config.epochs,
-        local_batch,
-        config.seed,
-        config.accumulate,
-        augment,
-        config.prefetch,
-        statistics,
-        diagnostics,
+        epochs=config.epochs,
+        local_batch=local_batch,
+        seed=config.seed,
+        accumulate=config.accumulate,
+        augment=augment,
+        prefetch=config.prefetch,
+        statistics=statistics,
+        diagnostics=diagnostics,
     )
 
 

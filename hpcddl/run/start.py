@@ -66,9 +66,9 @@ def train_by(launcher: Sequence[str], words: Sequence[str], log: IO[str] | None 
     except OSError as error:
         raise UserError(f"--launcher {shlex.join(launcher)}: {error.strerror}") from None
     except KeyboardInterrupt:
-        assert process is not None
-        process.terminate()  # not killed: a launcher must have the time to end its ranks
-        process.wait()
+        if process is not None:
+            process.terminate()  # not killed: a launcher must have the time to end its ranks
+            process.wait()
         raise
     finally:
         for number, handler in before.items():
