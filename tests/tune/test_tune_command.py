@@ -25,12 +25,17 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def interruptible(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The environment of the runs; afterwards this process ends on SIGTERM as before."""
+    """The environment of the runs, and Ctrl-C and SIGTERM as at a terminal; afterwards as before.
+
+    A suite that a script starts in the background ignores Ctrl-C, and so do all that it starts.
+    """
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 HANGS_ONCE = """
