@@ -78,7 +78,7 @@ def test_imports_point_down() -> None:
         ("common.files", "from hpcddl.cluster.world import World"),
         ("strategies.base", "from hpcddl.run import fit"),
         ("data.manifest", "import hpcddl.models.bilstm"),
-        ("report.runs", "def late():\n    from data_prep.packing import pack"),
+        ("run.records", "def late():\n    from data_prep.packing import pack"),
         ("run.fit", "from hpcddl.cli import main"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from hpcddl.cluster import mpi_start
 from hpcddl.cluster.launcher import one_node
-from hpcddl.doctor.command import gather
+from hpcddl.doctor.doctor import gather
 
 BTL = "OMPI_MCA_btl"
 ONE = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}

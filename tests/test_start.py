@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hpcddl.run.start import train_by
+from hpcddl.commands.start import train_by
 from hpcddl.run.stopping import STATUS
 
 LISTENS = "trap 'exit 75' USR2; touch began; while :; do sleep 0.1; done"

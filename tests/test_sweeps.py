@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcddl.common.errors import UserError
-from hpcddl.sweeps import Sweep, expand, names, read_sweep
+from hpcddl.sweeps.definition import Sweep, expand, names, read_sweep
 from tests.conftest import ROOT, Launch, environment
 from tests.synthetic import write_recipe, write_shards
 from tests.test_train import wait_for

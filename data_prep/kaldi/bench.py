@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.kaldi import command
+from data_prep.kaldi import kaldi
 from data_prep.kaldi.alignments import alignment_files, read_alignments
 from data_prep.kaldi.jobs import Packer
 from data_prep.kaldi.transition_model import read_transition_model
@@ -152,10 +152,10 @@ def _write(path: Path, size: int) -> None:
 
 def _packer(corpus: Path, folder: Path) -> Packer:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    kaldi.add_arguments(parser)
     words = ["--data", corpus / "data", "--ali", corpus / "ali", "--out", folder / "set"]
     # Small shards, so that two jobs have equally much.
-    return command.packer(parser.parse_args([*map(str, words), "--windows-per-shard", "16384"]))
+    return kaldi.packer(parser.parse_args([*map(str, words), "--windows-per-shard", "16384"]))
 
 
 def _pack(corpus: Path, folder: Path) -> None:

@@ -1,197 +1,132 @@
-"""The curvature of the loss at a run's consensus and around it (paper A fig. 4, B figs. 4a, 14)."""
+"""`hpcddl analyze curvature`: how sharp, and how far from convex, the loss is where runs are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import product
-from math import ceil, isfinite
+import argparse
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from hpcddl.analysis.directions import random_direction
-from hpcddl.analysis.eigenvalues import extreme_eigenvalues
-from hpcddl.analysis.landscape import batch_norm_said
-from hpcddl.analysis.product_count import ProductCount
-from hpcddl.analysis.rank_zero import Array, Product
-from hpcddl.analysis.sample_loss import batch_norm_layers, batch_statistics, draw_sample
-from hpcddl.analysis.shared_hessian import SharedHessian, share_of
-from hpcddl.analysis.spectral_density import Quadrature, quadrature, rademacher
+from hpcddl.analysis.curvature_plot import draw_density, draw_grid
+from hpcddl.analysis.curvature_report import table, write
+from hpcddl.analysis.directions import NORMALISE
+from hpcddl.analysis.landscape import distinct_names
+from hpcddl.analysis.spectrum import Curvature, SpectrumPlan, survey
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_above_zero, check_least
 from hpcddl.common.errors import UserError
-from hpcddl.common.flat import FlatWeights
-from hpcddl.optimizers.schedules import SCHEDULES, Schedule
-from hpcddl.run.trained import Trained
+from hpcddl.run.trained import load_trained
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is asked of the Hessian, and on which sample.
-
-    Direction k is drawn from `seed` + k, the sample and all iterations' starts from `seed`.
-    """
-
-    of: str  # train or heldout
-    samples: int  # at most so many
-    batch: int | None  # samples at once; None: what a learner of the run processed at once
-    batch_norm: str  # eval: the consensus's statistics; train: those of each batch
-    top: int  # K largest eigenvalues
-    tolerance: float  # see extreme_eigenvalues
-    probes: int  # of the density; 0: no density
-    steps: int  # of Lanczos, for each probe
-    grid: int  # points along each of two directions; 0: none
-    scale: float  # -scale .. scale
-    normalise: str  # see directions.NORMALISE
-    seed: int
-    memory: float  # GiB of each rank for graphs of gradients; products are the same
-
-    @property
-    def along(self) -> Array:
-        """(grid,) the places on a direction."""
-        return np.linspace(-self.scale, self.scale, self.grid)
-
-
-@dataclass(frozen=True)
-class Curvature:
-    """What a plan found at one run's consensus."""
-
-    name: str
-    facts: dict[str, Any]  # which run, checkpoint and samples; what a product cost
-    top: Array  # (K,) the largest eigenvalues, falling
-    least: float  # lambda_min
-    spectrum: list[Quadrature]  # one for each probe, if any
-    grid: Array | None  # (grid, grid, 2) lambda_max, lambda_min by place along both directions
-
-    @property
-    def ratio(self) -> float:
-        """|lambda_min| / |lambda_max| at the consensus (paper A sec. 4.1)."""
-        return abs(self.least / self.top[0]) if self.top[0] else np.nan
-
-    @property
-    def ratios(self) -> Array:
-        """(grid, grid) the same around it: the lower, the closer to convex; NaN for 0 / 0."""
-        assert self.grid is not None
-        largest, least = np.moveaxis(self.grid, -1, 0)
-        return np.abs(
-            np.divide(least, largest, out=np.full_like(least, np.nan), where=largest != 0)
-        )
-
-
-def survey(name: str, run: Path, trained: Trained, plan: Plan) -> Curvature:
-    """Everything that `plan` asks for, all ranks sharing each product. Collective.
-
-    Autocast is left out: 16-bit products would blur all but the largest eigenvalues.
-
-    Raises:
-        UserError: too few weights or samples for the plan; a run that has diverged; what
-            `extreme_eigenvalues` raises.
-    """
-    model, world = trained.model, trained.world
-    dataset = trained.train_set if plan.of == "train" else trained.heldout
-    batch = plan.batch or trained.micro_batch
-    sample = draw_sample(dataset, plan.samples, plan.seed, torch.device("cpu"))
-    own = plan.batch_norm == "train" and bool(batch_norm_layers(model))
-    size = FlatWeights(model).size
-    world.together(lambda: _check(size, plan.top, len(sample), batch, own))
-    mine = [
-        (features.to(world.device), labels.to(world.device))
-        for features, labels in share_of(sample, batch, world.rank, world.size, whole=own)
-    ]
-    progress = ProductCount(f"curvature of {name}", shown=world.rank == 0)
-    statistics = batch_statistics(model) if own else nullcontext()
-    with progress as count, trained.statistics(), statistics:
-
-        def here() -> SharedHessian:
-            predictions, memory = sample.labels.numel(), plan.memory * 2**30
-            return SharedHessian(model, mine, predictions, world, count, memory)
-
-        hessian = here()
-        gradient_seconds, product_seconds = hessian.seconds()
-        gradient_norm = float(torch.linalg.vector_norm(hessian.gradient()))
-        world.together(lambda: _check_finite(gradient_norm, run, trained))
-        top, least = _ends(hessian, "ends of the spectrum", plan.top, plan)
-        spectrum = hessian.solve("density", lambda p: _probed(p, size, plan))
-        del hessian  # and the graph that it may keep
-        grid = _around(model, here, plan) if plan.grid else None
-    facts = {
-        **_described(run, trained),
-        "of": plan.of,
-        "samples": len(sample),
-        "available_samples": sample.available,
-        "batch": batch,
-        "batch_norm": batch_norm_said(trained, plan.batch_norm, batch),
-        "weights": size,
-        "gradient_norm": gradient_norm,
-        "products": count.done,
-        "ranks": world.size,
-        "gradient_seconds": gradient_seconds,
-        "product_seconds": product_seconds,
-    }
-    return Curvature(name, facts, top, least, spectrum, grid)
-
-
-def _described(run: Path, trained: Trained) -> dict[str, Any]:
-    config, at = trained.config, trained.checkpoint.position
-    schedule: Schedule = config.schedule.build(SCHEDULES, config.global_batch, config.epochs)
-    return {
-        "run": str(run),
-        "strategy": config.strategy.name,
-        "epoch": at.epoch,
-        "updates": at.steps,
-        "learning_rate": schedule(at.epoch),  # of the epoch that would follow
-        "data": config.data.options["path"],
-    }
-
-
-def _ends(hessian: SharedHessian, what: str, top: int, plan: Plan) -> tuple[Array, float]:
-    return hessian.solve(
-        what, lambda p: extreme_eigenvalues(p, hessian.size, top, plan.tolerance, plan.seed)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl analyze curvature`."""
+    parser.description = (
+        "Eigenvalues of the Hessian of the loss at the consensus of each run, from products with "
+        "vectors that all ranks share: the largest, the least, with --density the distribution of "
+        "all (paper B figs. 4a, 14), with --grid |lambda_min| / |lambda_max| around the consensus "
+        "(paper A fig. 4). Rank 0 holds as many vectors as there are --steps, 8 bytes per weight."
     )
+    parser.epilog = (
+        "example: mpirun -np 4 hpcddl analyze curvature runs/ssgd runs/dpsgd --density --grid 4"
+    )
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    add("--epoch", type=int, help="after that many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--of", choices=("train", "heldout"), default="train", help="whose loss")
+    add("--samples", type=int, default=1024, metavar="N", help="drawn from it, at most")
+    add("--batch", type=int, help="samples at once; default: what a learner of the run took")
+    add(
+        "--batch-norm",
+        choices=("eval", "train"),
+        default="eval",
+        help="eval: the consensus's statistics, at every point; train: those of each batch",
+    )
+    add("--top", type=int, default=5, metavar="K", help="largest eigenvalues")
+    add(
+        "--tolerance",
+        type=float,
+        default=1e-3,
+        help="of residuals: relative to an eigenvalue, for the least to lambda_max - lambda_min",
+    )
+    add("--density", action="store_true", help="by stochastic Lanczos quadrature")
+    add("--probes", type=int, default=10, help="random vectors of the density")
+    add("--steps", type=int, default=80, help="of Lanczos from each")
+    add("--grid", type=int, default=0, metavar="K", help="K x K points (paper A: 4); 0: none")
+    add("--scale", type=float, default=0.1, help="how far the grid goes, both ways")
+    add(
+        "--normalise",
+        choices=NORMALISE,
+        default="filter",
+        help="filter: 1 is the length of each filter (Li et al. 2018), biases and normalisation "
+        "layers stay as they are; none: N(0, 1) for every weight",
+    )
+    add("--seed", type=int, default=0, help="of samples, directions and random vectors")
+    add(
+        "--memory",
+        type=float,
+        default=1.0,
+        metavar="GIB",
+        help="of each rank, for graphs that save a third of each product and more",
+    )
+    add("--out", type=Path, help="folder; default: RUN/analysis/curvature, of several curvature")
 
 
-def _probed(product: Product, size: int, plan: Plan) -> list[Quadrature]:
-    probes = (rademacher(size, plan.seed, number) for number in range(plan.probes))
-    return [quadrature(product, probe, plan.steps) for probe in probes]
+def run(arguments: argparse.Namespace) -> int:
+    """Rank 0 writes and says what came out."""
+    world = World.create()
+    with world.failing_together():
+        return _run(arguments, world)
 
 
-def _around(model: nn.Module, here: Callable[[], SharedHessian], plan: Plan) -> Array:
-    """(grid, grid, 2) lambda_max and lambda_min; the weights are those before again. Collective.
-
-    Args:
-        here: the Hessian at the present weights.
-    """
-    weights = FlatWeights(model)
-    centre = weights.read(weights.empty())
-    first, second = (random_direction(model, plan.seed + k, plan.normalise) for k in range(2))
-    found = np.empty((plan.grid, plan.grid, 2))
-    points = list(product(range(plan.grid), repeat=2))
-    for number, (i, j) in enumerate(points, 1):
-        place = centre.add(first, alpha=plan.along[i]).add_(second, alpha=plan.along[j])
-        weights.write(place)
-        what = f"grid point {number} of {len(points)}"
-        (largest,), found[i, j, 1] = _ends(here(), what, 1, plan)
-        found[i, j, 0] = largest
-    weights.write(centre)
-    return found
-
-
-def _check(size: int, top: int, samples: int, batch: int, own_statistics: bool) -> None:
-    if top >= size:
-        raise UserError(f"--top: {top}, allowed: below the {size} weights of the network")
-    if own_statistics and samples // ceil(samples / batch) < 2:
-        raise UserError(
-            f"--batch: {batch}, allowed: with --batch-norm train, what makes of {samples} samples "
-            "batches of two at least"
-        )
+def _run(arguments: argparse.Namespace, world: World) -> int:
+    world.together(lambda: _check(arguments))
+    names = world.together(lambda: distinct_names(arguments.runs))
+    first = arguments.runs[0]
+    alone = len(arguments.runs) == 1
+    out = arguments.out or (
+        first / "analysis" / "curvature" if alone else first.parent / "curvature"
+    )
+    options = {name: getattr(arguments, name) for name in SpectrumPlan.__dataclass_fields__}
+    plan = SpectrumPlan(**{**options, "probes": arguments.probes if arguments.density else 0})
+    found: list[Curvature] = []
+    for folder, name in zip(arguments.runs, names, strict=True):
+        trained = load_trained(folder, world, arguments.epoch, arguments.data)
+        if not found:
+            world.together(lambda: _make(out) if world.rank == 0 else None)
+        found.append(survey(name, folder, trained, plan))
+        if world.rank == 0:
+            # After each run: the next one may take hours.
+            written = write(found, plan, out)
+    if world.rank == 0:
+        if plan.probes:
+            written += draw_density(found, plan, out)
+        if plan.grid:
+            written += draw_grid(found, plan, out)
+        print(table(found, plan))
+        print(f"{out}: {', '.join(written)}")
+    return 0
 
 
-def _check_finite(gradient_norm: float, run: Path, trained: Trained) -> None:
-    if not isfinite(gradient_norm):
-        raise UserError(
-            f"run {run}: its gradient is not finite after {trained.checkpoint.position.epoch} "
-            "epochs: it has diverged; give an earlier --epoch"
-        )
+_LOWEST = {
+    "samples": 1,
+    "batch": 1,
+    "top": 1,
+    "probes": 1,
+    "steps": 2,
+    "grid": 0,
+    "seed": 0,
+    "memory": 0,
+}
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    check_least(arguments, _LOWEST)
+    if arguments.grid == 1:
+        raise UserError("--grid: 1, allowed: 0 or at least 2")
+    check_above_zero(arguments, "scale", "tolerance")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hpcddl.analysis.curvature import Curvature, Plan
 from hpcddl.analysis.curvature_report import described
 from hpcddl.analysis.spectral_density import smoothed
+from hpcddl.analysis.spectrum import Curvature, SpectrumPlan
 from hpcddl.common.colours import COLOURS, STYLES
 
 SIGMA = 1 / 200
@@ -20,7 +20,7 @@ SIGMA = 1 / 200
 _POINTS = 2000
 
 
-def draw_density(found: Sequence[Curvature], plan: Plan, folder: Path) -> list[str]:
+def draw_density(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -> list[str]:
     """density.png and .pdf: all runs in one, smoothed alike; the files' names."""
     plt = _pyplot()
     nodes = np.concatenate([probe.nodes for run in found for probe in run.spectrum])
@@ -50,7 +50,7 @@ def draw_density(found: Sequence[Curvature], plan: Plan, folder: Path) -> list[s
     return _save(plt, figure, described(found, plan), folder, "density")
 
 
-def draw_grid(found: Sequence[Curvature], plan: Plan, folder: Path) -> list[str]:
+def draw_grid(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -> list[str]:
     """grid.png and .pdf: a heat map per run, on one scale of colours; the files' names."""
     plt = _pyplot()
     columns = min(len(found), 3)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcddl.analysis.curvature import Curvature, Plan
 from hpcddl.analysis.spectral_density import trace_estimate
+from hpcddl.analysis.spectrum import Curvature, SpectrumPlan
 from hpcddl.common.files import write_whole
 from hpcddl.common.finite import finite
 from hpcddl.common.table import aligned
@@ -25,7 +25,7 @@ HEAD = (
 )
 
 
-def table(found: Sequence[Curvature], plan: Plan) -> str:
+def table(found: Sequence[Curvature], plan: SpectrumPlan) -> str:
     """One line per run, then what else was asked for, and what was measured."""
     rows = [list(HEAD)]
     for curvature in found:
@@ -62,7 +62,7 @@ def table(found: Sequence[Curvature], plan: Plan) -> str:
     return "\n".join([*lines, described(found, plan)])
 
 
-def described(found: Sequence[Curvature], plan: Plan) -> str:
+def described(found: Sequence[Curvature], plan: SpectrumPlan) -> str:
     """What was measured, in one line."""
     facts = [curvature.facts for curvature in found]
     sets = {(f["of"], f["samples"], f["available_samples"]) for f in facts}
@@ -81,7 +81,7 @@ def described(found: Sequence[Curvature], plan: Plan) -> str:
     return "; ".join(parts)
 
 
-def write(found: Sequence[Curvature], plan: Plan, folder: Path) -> list[str]:
+def write(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -> list[str]:
     """curvature.json, and for each run NAME.density.csv and NAME.grid.csv; the files' names."""
     tables = {}
     for curvature in found:
@@ -126,7 +126,7 @@ def _density(curvature: Curvature) -> list[list[Any]]:
     ]
 
 
-def _grid(curvature: Curvature, plan: Plan) -> list[list[Any]]:
+def _grid(curvature: Curvature, plan: SpectrumPlan) -> list[list[Any]]:
     assert curvature.grid is not None
     values = np.concatenate([curvature.grid, curvature.ratios[..., None]], axis=-1)
     places = product(plan.along.tolist(), repeat=2)

@@ -1,180 +1,109 @@
-"""The straight line through the consensus of two runs (paper B fig. 4b)."""
+"""`hpcddl analyze interpolate`: what lies between two minima, and beyond them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from math import ceil
+import argparse
+import csv
+import io
+import json
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from hpcddl.analysis.landscape import alone, identity
-from hpcddl.analysis.points import values_at
-from hpcddl.analysis.sample_loss import batch_norm_layers, draw_sample, loss_and_error
+from hpcddl.analysis.interpolate_plot import draw
+from hpcddl.analysis.line import Line, Losses, described, interpolate
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_least
 from hpcddl.common.errors import UserError
-from hpcddl.common.flat import FlatWeights
-from hpcddl.run.trained import Trained
-from hpcddl.training.batch_norm import Recomputed
-
-Array = NDArray[np.float64]
+from hpcddl.common.files import write_whole
+from hpcddl.common.table import aligned
+from hpcddl.run.trained import load_trained
 
 
-@dataclass(frozen=True)
-class Line:
-    """Where on (1 - t) w_A + t w_B the losses are taken, and on what."""
-
-    begin: float
-    end: float
-    points: int
-    samples: int  # of each set, at most
-    batch: int | None  # samples at once; None: what a learner of run A processed at once
-    batch_norm: str  # recomputed or interpolated
-    statistics_batches: int  # of the training set, where recomputed
-    seed: int
-
-    @property
-    def at(self) -> Array:
-        """(K,) t."""
-        return np.linspace(self.begin, self.end, self.points)
-
-
-@dataclass(frozen=True)
-class Losses:
-    """On both sets at each t: (K,) each; errors from 0 to 1."""
-
-    facts: dict[str, Any]
-    train_loss: Array
-    train_error: Array
-    heldout_loss: Array
-    heldout_error: Array
-
-
-def interpolate(
-    runs: tuple[Path, Path], ends: tuple[Trained, Trained], line: Line, kept: Path
-) -> Losses:
-    """Loss and error along the line, on the data of run A, by all ranks together. Collective.
-
-    Raises:
-        UserError: the runs' networks differ.
-    """
-    a, b = ends
-    world = a.world
-    world.together(lambda: _refuse_others(runs, a.model, b.model))
-    weights = FlatWeights(a.model)
-    begin = weights.read(weights.empty())
-    end = FlatWeights(b.model).read(weights.empty())
-    layers = batch_norm_layers(a.model)
-    begin_statistics, end_statistics = (_statistics(trained) for trained in ends)
-    batch = line.batch or a.micro_batch
-    train, heldout = (
-        draw_sample(dataset, line.samples, line.seed, world.device)
-        for dataset in (a.train_set, a.heldout)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl analyze interpolate`."""
+    parser.description = (
+        "Loss and error of (1 - t) w_A + t w_B on the training and the held-out set of run A "
+        "(paper B fig. 4b). Ranks share the points; finished ones are kept, and the same command "
+        "goes on from there."
     )
-    most = line.statistics_batches * batch
-    of_statistics = draw_sample(a.train_set, most, line.seed + 1, world.device)
-    recomputed = Recomputed(layers, ceil(len(of_statistics) / batch))
-    own = alone(a).world  # each rank is at a point of its own
-    at = line.at.tolist()
-
-    def statistics(t: float) -> AbstractContextManager[None]:
-        if not layers:
-            return nullcontext()
-        if line.batch_norm == "interpolated":
-            return _interpolated(a.model, begin_statistics, end_statistics, t)
-        return recomputed.inside(a.network, of_statistics.batches(batch), own)
-
-    def value(number: int) -> tuple[float, ...]:
-        t = at[number]
-        weights.write(torch.lerp(begin, end, t))
-        with statistics(t):
-            return (
-                *loss_and_error(a.network, train, batch),
-                *loss_and_error(a.network, heldout, batch),
-            )
-
-    settings = {
-        **asdict(line),
-        "batch": batch,
-        "a": identity(runs[0], a),
-        "b": identity(runs[1], b),
-    }
-    what = f"interpolation on {world.size} ranks"
-    table = values_at(line.points, value, 4, kept, settings, world, what)
-    facts = {
-        "runs": [str(run) for run in runs],
-        "epochs": [trained.checkpoint.position.epoch for trained in ends],
-        "strategies": [trained.config.strategy.name for trained in ends],
-        "data": a.config.data.options["path"],
-        "train_samples": len(train),
-        "heldout_samples": len(heldout),
-        "batch": batch,
-        "batch_norm": _said(line, recomputed, batch),
-    }
-    return Losses(facts, *table.T.copy())
-
-
-def _buffers(model: nn.Module) -> list[Tensor]:
-    """Means and variances of all batch norms."""
-    layers = batch_norm_layers(model)
-    return [b for layer in layers for b in layer.buffers() if b.is_floating_point()]
-
-
-def _statistics(trained: Trained) -> list[Tensor]:
-    """Those that the run was evaluated with."""
-    with alone(trained).statistics():
-        return [buffer.clone() for buffer in _buffers(trained.model)]
-
-
-@contextmanager
-def _interpolated(
-    model: nn.Module, begin: list[Tensor], end: list[Tensor], t: float
-) -> Iterator[None]:
-    """Inside, (1 - t) of one run's statistics and t of the other's; outside, any."""
-    for buffer, one, other in zip(_buffers(model), begin, end, strict=True):
-        buffer.copy_(torch.lerp(one, other, t))
-    yield
-
-
-def _said(line: Line, recomputed: Recomputed, batch: int) -> str:
-    if not recomputed.layers:
-        return "the network has none"
-    if line.batch_norm == "interpolated":
-        return "statistics interpolated as the weights are"
-    return (
-        f"statistics of each point's own on {recomputed.batches} training batches of at most "
-        f"{batch}"
+    parser.epilog = "example: mpirun -np 4 hpcddl analyze interpolate runs/ssgd runs/local_sgd"
+    add = parser.add_argument
+    add("run_a", type=Path, metavar="RUN_A", help="the run at t = 0")
+    add("run_b", type=Path, metavar="RUN_B", help="the run at t = 1, of the same network")
+    add("--epoch", type=int, help="after that many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--from", type=float, default=-1.0, dest="begin", metavar="T", help="the first t")
+    add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
+    add("--points", type=int, default=31, metavar="K", help="evenly spaced, both ends included")
+    add("--samples", type=int, default=2048, metavar="N", help="drawn from each set, at most")
+    add("--batch", type=int, help="samples at once; default: what a learner of run A took")
+    add(
+        "--batch-norm",
+        choices=("recomputed", "interpolated"),
+        default="recomputed",
+        help="statistics of each point's own weights on training batches, or those of the runs, "
+        "interpolated as the weights are (beyond both, variances may fall below 0: no loss)",
     )
+    add("--statistics-batches", type=int, default=16, metavar="N", help="to recompute them on")
+    add("--seed", type=int, default=0, help="of the samples")
+    add("--out", type=Path, help="folder; default: RUN_A/analysis/interpolate")
+    add("--overwrite", action="store_true", help="begin anew where points are kept")
 
 
-def _refuse_others(runs: tuple[Path, Path], a: nn.Module, b: nn.Module) -> None:
-    shapes = [[(name, tuple(p.shape)) for name, p in m.named_parameters()] for m in (a, b)]
-    if shapes[0] == shapes[1]:
-        return
-    for one, other in zip(*shapes, strict=False):
-        if one != other:
-            raise UserError(
-                f"run {runs[1]}: {other[0]} {other[1]} where {runs[0]} has {one[0]} {one[1]}; "
-                "two runs of one network can be interpolated"
-            )
-    raise UserError(f"run {runs[1]}: another number of layers than {runs[0]}")
+def run(arguments: argparse.Namespace) -> int:
+    """Rank 0 writes and says what came out."""
+    world = World.create()
+    with world.failing_together():
+        return _run(arguments, world)
 
 
-def described(found: Losses) -> str:
-    """What was measured, in one line."""
-    facts = found.facts
-    a, b = (
-        f"{which} = {run} ({strategy}, epoch {epoch})"
-        for which, run, strategy, epoch in zip(
-            "AB", facts["runs"], facts["strategies"], facts["epochs"], strict=True
-        )
-    )
-    return (
-        f"{a}, {b}; {facts['train_samples']:,} training and {facts['heldout_samples']:,} held-out "
-        f"samples; batch norm: {facts['batch_norm']}"
-    )
+def _run(arguments: argparse.Namespace, world: World) -> int:
+    world.together(lambda: _check(arguments))
+    line = Line(**{name: getattr(arguments, name) for name in Line.__dataclass_fields__})
+    runs = arguments.run_a, arguments.run_b
+    out = arguments.out or arguments.run_a / "analysis" / "interpolate"
+    kept = out / "interpolate.points"
+    a, b = (load_trained(folder, world, arguments.epoch, arguments.data) for folder in runs)
+    if arguments.overwrite and world.rank == 0:
+        kept.unlink(missing_ok=True)
+    found = interpolate(runs, (a, b), line, kept)
+    if world.rank == 0:
+        _write(found, line, out)
+        draw(found, line, out)
+        print(_table(found, line))
+        print(f"{out}: interpolate.png, interpolate.pdf, interpolate.csv, interpolate.json")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    least = {"points": 2, "samples": 1, "batch": 1, "statistics_batches": 1, "seed": 0}
+    check_least(arguments, least)
+    if not (isfinite(arguments.begin) and arguments.begin < arguments.end < float("inf")):
+        raise UserError(f"--from {arguments.begin:g} --to {arguments.end:g}: must go upwards")
+
+
+HEAD = ("t", "train_loss", "train_error", "heldout_loss", "heldout_error")
+
+
+def _columns(found: Losses, line: Line) -> np.ndarray:
+    losses = found.train_loss, found.train_error, found.heldout_loss, found.heldout_error
+    return np.column_stack([line.at, *losses])
+
+
+def _table(found: Losses, line: Line) -> str:
+    """Both ends, the middle, and what was measured below."""
+    rows = _columns(found, line)
+    chosen = sorted({int(np.abs(line.at - t).argmin()) for t in (line.begin, 0, 0.5, 1, line.end)})
+    lines = [[f"{value:.4f}" for value in rows[i]] for i in chosen]
+    return "\n".join([*aligned([list(HEAD), *lines], left=0), described(found)])
+
+
+def _write(found: Losses, line: Line, folder: Path) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([HEAD, *_columns(found, line).tolist()])
+    write_whole(folder / "interpolate.csv", text.getvalue().encode())
+    said = {**asdict(line), **found.facts}
+    write_whole(folder / "interpolate.json", json.dumps(said, indent=1).encode())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcddl.analysis.interpolate import Line, Losses, described
+from hpcddl.analysis.line import Line, Losses, described
 from hpcddl.common.colours import COLOURS
 
 WIDE = 30

@@ -1,148 +1,113 @@
-"""The loss around a run's consensus, on a grid or along lines (papers A fig. 3, B fig. 13)."""
+"""`hpcddl analyze landscape`: how sharp the minima are that runs came to."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from itertools import product
+import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from mpi4py import MPI
-from numpy.typing import NDArray
-from torch import Tensor
-
-from hpcddl.analysis.directions import random_direction
-from hpcddl.analysis.points import values_at
-from hpcddl.analysis.sample_loss import (
-    batch_norm_layers,
-    batch_statistics,
-    draw_sample,
-    loss_and_error,
-)
-from hpcddl.common.files import checksum
-from hpcddl.common.flat import FlatWeights
-from hpcddl.run.trained import Trained
-
-Array = NDArray[np.float64]
-Offset = tuple[tuple[int, float], ...]
-"""How far along which directions, from the centre."""
+from hpcddl.analysis.directions import NORMALISE
+from hpcddl.analysis.landscape_plot import draw
+from hpcddl.analysis.landscape_report import table, write
+from hpcddl.analysis.surface import SurfacePlan, survey
+from hpcddl.cluster.world import World
+from hpcddl.common.bounds import check_above_zero, check_least
+from hpcddl.common.errors import UserError
+from hpcddl.run.trained import load_trained
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Where the loss is taken, and on what.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `hpcddl analyze landscape`."""
+    parser.description = (
+        "Loss around the consensus of each run, along the same random directions: contours on a "
+        "K x K grid (paper A fig. 3), or profiles along lines (--directions; paper B fig. 13). "
+        "Ranks share the points; finished ones are kept, and the same command goes on from there."
+    )
+    parser.epilog = "example: mpirun -np 4 hpcddl analyze landscape runs/ssgd runs/dpsgd"
+    add = parser.add_argument
+    add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    add("--epoch", type=int, help="after that many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--points", type=int, default=50, metavar="K", help="along each direction")
+    add("--scale", type=float, default=0.1, help="how far to go along each direction, both ways")
+    add("--directions", type=int, default=0, metavar="N", help="N profiles in place of contours")
+    add(
+        "--normalise",
+        choices=NORMALISE,
+        default="filter",
+        help="filter: 1 is the length of each filter (Li et al. 2018), biases and normalisation "
+        "layers stay as they are; none: N(0, 1) for every weight",
+    )
+    add("--of", choices=("heldout", "train"), default="heldout", help="whose loss")
+    add("--samples", type=int, default=2048, metavar="N", help="drawn from it, at most")
+    add("--batch", type=int, help="samples at once; default: what a learner of the run took")
+    add(
+        "--batch-norm",
+        choices=("eval", "train"),
+        default="eval",
+        help="eval: the consensus's statistics, at every point; train: those of each batch",
+    )
+    add("--seed", type=int, default=0, help="of directions and samples")
+    add("--spacing", type=float, help="between contours (paper A: 0.005); default: about 12")
+    add("--log", action="store_true", help="draw log10 of the loss (paper A fig. 2b)")
+    add("--out", type=Path, help="folder; default: RUN/analysis/landscape, of several landscape")
+    add("--overwrite", action="store_true", help="begin anew where points are kept")
 
-    Direction k is drawn from `seed` + k, the sample from `seed`: the same for every run.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Rank 0 writes and says what came out."""
+    world = World.create()
+    with world.failing_together():
+        return _run(arguments, world)
+
+
+def _run(arguments: argparse.Namespace, world: World) -> int:
+    world.together(lambda: _check(arguments))
+    names = world.together(lambda: distinct_names(arguments.runs))
+    out = arguments.out or _default_folder(arguments.runs)
+    plan = SurfacePlan(
+        **{name: getattr(arguments, name) for name in SurfacePlan.__dataclass_fields__}
+    )
+    found = []
+    for folder, name in zip(arguments.runs, names, strict=True):
+        kept = out / f"{name}.points"
+        trained = load_trained(folder, world, arguments.epoch, arguments.data)
+        if arguments.overwrite and world.rank == 0:
+            kept.unlink(missing_ok=True)
+        found.append(survey(name, folder, trained, plan, kept))
+    if world.rank == 0:
+        write(found, plan, out)
+        draw(found, plan, out, arguments.spacing, arguments.log)
+        print(table(found, plan))
+        numbers = ", ".join(f"{name}.csv" for name in names)
+        print(f"{out}: landscape.png, landscape.pdf, landscape.json, {numbers}")
+    return 0
+
+
+def distinct_names(runs: Sequence[Path]) -> list[str]:
+    """The folders' names, with those of parents where two runs' are the same.
+
+    Raises:
+        UserError: a run is given twice.
     """
-
-    points: int  # K, along each direction
-    scale: float  # -scale .. scale
-    directions: int  # lines, each along its own; 0: the grid along two
-    normalise: str  # see directions.NORMALISE
-    of: str  # train or heldout
-    samples: int  # at most so many
-    batch: int | None  # samples at once; None: what a learner of the run processed at once
-    batch_norm: str  # eval: the consensus's statistics; train: those of each batch
-    seed: int
-
-    @property
-    def along(self) -> Array:
-        """(K,) the places on a direction."""
-        return np.linspace(-self.scale, self.scale, self.points)
-
-    def offsets(self) -> list[Offset]:
-        """K x K places, the second direction's changing fastest, or K on each line; the centre."""
-        along = self.along.tolist()
-        if self.directions:
-            lines = product(range(self.directions), along)
-            return [*(((k, at),) for k, at in lines), ()]
-        return [*(((0, a), (1, b)) for a, b in product(along, along)), ()]
+    folders = [run.resolve() for run in runs]
+    for run, folder in zip(runs, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"run {run}: given twice")
+    if len({folder.name for folder in folders}) == len(folders):
+        return [folder.name for folder in folders]
+    common = os.path.commonpath([folder.parent for folder in folders])
+    return ["-".join(folder.relative_to(common).parts) for folder in folders]
 
 
-@dataclass(frozen=True)
-class Landscape:
-    """What a plan found around one run's consensus."""
-
-    name: str
-    facts: dict[str, Any]  # which run, which checkpoint, which samples
-    loss: Array  # (K, K) by place on the first and second direction, or (N, K) by line and place
-    error: Array  # likewise, 0 .. 1
-    centre: tuple[float, float]  # loss and error
-
-    @property
-    def mean_rise(self) -> float:
-        """Mean of L(w) - L(w_a) over all places: the flatter the lower. NaN where one is."""
-        return float(self.loss.mean() - self.centre[0])
+def _default_folder(runs: Sequence[Path]) -> Path:
+    return runs[0] / "analysis" / "landscape" if len(runs) == 1 else runs[0].parent / "landscape"
 
 
-def survey(name: str, run: Path, trained: Trained, plan: Plan, kept: Path) -> Landscape:
-    """Takes loss and error at every place of `plan`, on all ranks together. Collective.
-
-    Args:
-        kept: the file of finished points, from which a killed survey goes on.
-    """
-    model, world = trained.model, trained.world
-    dataset = trained.train_set if plan.of == "train" else trained.heldout
-    sample = draw_sample(dataset, plan.samples, plan.seed, world.device)
-    batch = plan.batch or trained.micro_batch
-    weights = FlatWeights(model)
-    centre = weights.read(weights.empty())
-
-    @lru_cache(maxsize=2)
-    def direction(number: int) -> Tensor:
-        weights.write(centre)  # which filters are normalised to
-        return random_direction(model, plan.seed + number, plan.normalise)
-
-    def value(number: int) -> tuple[float, float]:
-        place = centre.clone()
-        for k, at in offsets[number]:
-            place.add_(direction(k), alpha=at)
-        weights.write(place)
-        return loss_and_error(trained.network, sample, batch)
-
-    offsets = plan.offsets()
-    facts = {
-        "run": str(run),
-        "strategy": trained.config.strategy.name,
-        "epoch": trained.checkpoint.position.epoch,
-        "updates": trained.checkpoint.position.steps,
-        "data": trained.config.data.options["path"],
-        "of": plan.of,
-        "samples": len(sample),
-        "available_samples": sample.available,
-        "batch": batch,
-        "batch_norm": batch_norm_said(trained, plan.batch_norm, batch),
-    }
-    own = batch_statistics(model) if plan.batch_norm == "train" else nullcontext()
-    settings = {**asdict(plan), **identity(run, trained), "batch": batch}
-    with alone(trained).statistics(), own:
-        table = values_at(len(offsets), value, 2, kept, settings, world, f"landscape of {name}")
-    weights.write(centre)
-    loss, error = (column.reshape(-1, plan.points) for column in table[:-1].T)
-    return Landscape(name, facts, loss, error, (float(table[-1, 0]), float(table[-1, 1])))
+_LOWEST = {"points": 2, "directions": 0, "samples": 1, "batch": 1, "seed": 0}
 
 
-def alone(trained: Trained) -> Trained:
-    """As on a single rank: sums over batches then have the same bits on any number of ranks."""
-    return replace(trained, world=replace(trained.world, comm=MPI.COMM_SELF))
-
-
-def identity(run: Path, trained: Trained) -> dict[str, Any]:
-    """What says that two networks, and their data, are the same."""
-    return {
-        "config": checksum(run / "config.yaml"),
-        "checkpoint": sorted(trained.checkpoint.files.values()),
-        "data": trained.config.data.options["path"],
-    }
-
-
-def batch_norm_said(trained: Trained, mode: str, batch: int) -> str:
-    """Which statistics the losses are of, in words."""
-    if not batch_norm_layers(trained.model):
-        return "the network has none"
-    if mode == "train":
-        return f"statistics of each batch of at most {batch}"
-    return f"the run's own evaluation's statistics ({trained.config.batch_norm.name})"
+def _check(arguments: argparse.Namespace) -> None:
+    check_least(arguments, _LOWEST)
+    check_above_zero(arguments, "scale", "spacing")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcddl.analysis.landscape import Landscape, Plan
 from hpcddl.analysis.landscape_report import described
+from hpcddl.analysis.surface import Landscape, SurfacePlan
 from hpcddl.common.colours import COLOURS, STYLES
 
 CONTOURS = 12
@@ -22,7 +22,7 @@ MOST_CONTOURS = 200
 
 
 def draw(
-    found: Sequence[Landscape], plan: Plan, folder: Path, spacing: float | None, log: bool
+    found: Sequence[Landscape], plan: SurfacePlan, folder: Path, spacing: float | None, log: bool
 ) -> None:
     """landscape.png and .pdf; `log` draws log10 of the loss, of which `spacing` then is."""
     import matplotlib as mpl
@@ -66,7 +66,7 @@ def _drawn(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
 
 
 def _contours(
-    plt: Any, found: Sequence[Landscape], plan: Plan, spacing: float | None, log: bool
+    plt: Any, found: Sequence[Landscape], plan: SurfacePlan, spacing: float | None, log: bool
 ) -> Any:
     columns = min(len(found), 3)
     lines = ceil(len(found) / columns)
@@ -102,7 +102,7 @@ def _contours(
     return figure
 
 
-def _profiles(plt: Any, found: Sequence[Landscape], plan: Plan, log: bool) -> Any:
+def _profiles(plt: Any, found: Sequence[Landscape], plan: SurfacePlan, log: bool) -> Any:
     figure, (loss, error) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
     for i, landscape in enumerate(found):
         colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcddl.analysis.landscape import Landscape, Plan
+from hpcddl.analysis.surface import Landscape, SurfacePlan
 from hpcddl.common.files import write_whole
 from hpcddl.common.finite import finite
 from hpcddl.common.table import aligned
@@ -20,7 +20,7 @@ from hpcddl.common.table import aligned
 HEAD = ("run", "strategy", "epoch", "loss at w_a", "error %", "least", "greatest", "mean rise")
 
 
-def table(found: Sequence[Landscape], plan: Plan) -> str:
+def table(found: Sequence[Landscape], plan: SurfacePlan) -> str:
     """One line per run, and what was measured below."""
     rows = [
         [
@@ -38,7 +38,7 @@ def table(found: Sequence[Landscape], plan: Plan) -> str:
     return "\n".join([*aligned([list(HEAD), *rows], left=2), described(found, plan)])
 
 
-def described(found: Sequence[Landscape], plan: Plan) -> str:
+def described(found: Sequence[Landscape], plan: SurfacePlan) -> str:
     """What was measured, in one line."""
     where = f"{plan.points} x {plan.points} points along two random directions"
     if plan.directions:
@@ -54,7 +54,7 @@ def described(found: Sequence[Landscape], plan: Plan) -> str:
     )
 
 
-def write(found: Sequence[Landscape], plan: Plan, folder: Path) -> None:
+def write(found: Sequence[Landscape], plan: SurfacePlan, folder: Path) -> None:
     """NAME.csv with every point of a run, landscape.json with the rest."""
     for landscape in found:
         text = io.StringIO()
@@ -78,12 +78,12 @@ def write(found: Sequence[Landscape], plan: Plan, folder: Path) -> None:
     write_whole(folder / "landscape.json", json.dumps(said, indent=1).encode())
 
 
-def _head(plan: Plan) -> list[str]:
+def _head(plan: SurfacePlan) -> list[str]:
     where = ["direction", "along"] if plan.directions else ["along_first", "along_second"]
     return [*where, "loss", "error"]
 
 
-def _rows(landscape: Landscape, plan: Plan) -> list[list[Any]]:
+def _rows(landscape: Landscape, plan: SurfacePlan) -> list[list[Any]]:
     """Every place of the grid, or of the lines."""
     along = plan.along.tolist()
     first = range(plan.directions) if plan.directions else along

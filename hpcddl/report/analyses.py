@@ -11,24 +11,25 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcddl.analysis import curvature, landscape
-from hpcddl.analysis.interpolate import Line, Losses
+from hpcddl.analysis.line import Line, Losses
 from hpcddl.analysis.spectral_density import Quadrature
+from hpcddl.analysis.spectrum import Curvature, SpectrumPlan
+from hpcddl.analysis.surface import Landscape, SurfacePlan
 from hpcddl.common.errors import UserError
-from hpcddl.report.runs import Run
+from hpcddl.run.records import Run
 
 Found = TypeVar("Found")
 Plan = TypeVar("Plan")
 
 
-def landscapes(runs: Sequence[Run]) -> dict[landscape.Plan, list[landscape.Landscape]]:
+def landscapes(runs: Sequence[Run]) -> dict[SurfacePlan, list[Landscape]]:
     """Landscapes of the runs by what was asked, in the runs' order."""
-    return _by_plan(runs, "landscape", landscape.Plan, _landscape)
+    return _by_plan(runs, "landscape", SurfacePlan, _landscape)
 
 
-def curvatures(runs: Sequence[Run]) -> dict[curvature.Plan, list[curvature.Curvature]]:
+def curvatures(runs: Sequence[Run]) -> dict[SpectrumPlan, list[Curvature]]:
     """Curvatures of the runs by what was asked, in the runs' order."""
-    return _by_plan(runs, "curvature", curvature.Plan, _curvature)
+    return _by_plan(runs, "curvature", SpectrumPlan, _curvature)
 
 
 def lines(runs: Sequence[Run]) -> list[tuple[Line, Losses]]:
@@ -94,14 +95,14 @@ def _read(path: Path, take: Callable[[Path, Any], Found]) -> Found:
         raise UserError(f"{path}: not as `hpcddl analyze` writes it: {said}") from None
 
 
-def _landscape(folder: Path, plan: landscape.Plan, entry: dict[str, Any]) -> landscape.Landscape:
+def _landscape(folder: Path, plan: SurfacePlan, entry: dict[str, Any]) -> Landscape:
     table = _columns(folder / f"{entry['name']}.csv", ("loss", "error"))
     loss, error = (column.reshape(-1, plan.points) for column in table.T)
     centre = (_number(entry["loss"]), entry["error"])
-    return landscape.Landscape(entry["name"], entry, loss, error, centre)
+    return Landscape(entry["name"], entry, loss, error, centre)
 
 
-def _curvature(folder: Path, plan: curvature.Plan, entry: dict[str, Any]) -> curvature.Curvature:
+def _curvature(folder: Path, plan: SpectrumPlan, entry: dict[str, Any]) -> Curvature:
     name, spectrum, grid = entry["name"], [], None
     if plan.probes:
         table = _columns(folder / f"{name}.density.csv", ("probe", "node", "weight"))
@@ -111,7 +112,7 @@ def _curvature(folder: Path, plan: curvature.Plan, entry: dict[str, Any]) -> cur
         ends = _columns(folder / f"{name}.grid.csv", ("lambda_max", "lambda_min"))
         grid = ends.reshape(plan.grid, plan.grid, 2)
     top = np.array(entry["largest"], dtype=np.float64)
-    return curvature.Curvature(name, entry, top, entry["least"], spectrum, grid)
+    return Curvature(name, entry, top, entry["least"], spectrum, grid)
 
 
 def _line(folder: Path, said: dict[str, Any]) -> tuple[Line, Losses]:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from hpcddl.analysis import curvature_plot, interpolate_plot, landscape_plot
 from hpcddl.report.analyses import curvatures, landscapes, lines
 from hpcddl.report.picture import Picture
-from hpcddl.report.runs import Run
+from hpcddl.run.records import Run
 
 MOST = 12
 """Panels or curves of one picture, and pictures of lines; more are not drawn, and it says so."""

@@ -8,8 +8,8 @@ from typing import Any
 from hpcddl.common.colours import COLOURS, STYLES
 from hpcddl.common.errors import UserError
 from hpcddl.common.table import aligned
-from hpcddl.report.runs import Run, read_run, training_seconds
 from hpcddl.report.target import parse_target, target_table
+from hpcddl.run.records import Run, read_run, training_seconds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

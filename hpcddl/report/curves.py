@@ -8,7 +8,7 @@ from math import isfinite
 
 from hpcddl.report.looks import looks
 from hpcddl.report.picture import Picture, add_legend, finished, pyplot
-from hpcddl.report.runs import Record, Run, training_seconds
+from hpcddl.run.records import Record, Run, training_seconds
 
 Value = Callable[[Record], float | None]
 Points = list[tuple[float, float]]

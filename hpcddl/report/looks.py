@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcddl.common.colours import COLOURS, STYLES
-from hpcddl.report.runs import Run, names
+from hpcddl.run.records import Run, names
 
 MOST = len(COLOURS)
 """Entries of a legend: a colour each."""

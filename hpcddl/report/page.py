@@ -17,7 +17,7 @@ from hpcddl.report import sheets
 from hpcddl.report.looks import legend_note
 from hpcddl.report.picture import Picture
 from hpcddl.report.printed import Printed
-from hpcddl.report.runs import Run, names
+from hpcddl.run.records import Run, names
 
 COLUMNS = 8
 """Settings that the page shows side by side; all are in settings.csv."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcddl.papers import Cell, Numbers, papers
-from hpcddl.report.runs import Run
+from hpcddl.run.records import Run
 
 # How the tables call what a recipe's name is made of: data set, network, algorithm.
 _WORDS = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from hpcddl.common.files import write_whole
 from hpcddl.report.printed import Printed
-from hpcddl.report.runs import Run, names, training_seconds
+from hpcddl.run.records import Run, names, training_seconds
 
 Rows = list[list[Any]]
 """The first is the head."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpcddl.common.errors import UserError
 from hpcddl.common.table import aligned
-from hpcddl.report.runs import Run, training_seconds
+from hpcddl.run.records import Run, training_seconds
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hpcddl.common.colours import COLOURS
 from hpcddl.report.looks import label
 from hpcddl.report.picture import Picture, finished, pyplot
-from hpcddl.report.runs import Run, names
+from hpcddl.run.records import Run, names
 
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++", "")
 SHOWN = len(COLOURS) - 1

@@ -13,11 +13,11 @@ from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.papers import find
 from hpcddl.papers.show import table as printed
-from hpcddl.report.runs import read_run
 from hpcddl.reproduce.prepare import make_folder, prep
 from hpcddl.reproduce.table4_plot import draw
 from hpcddl.reproduce.table4_report import Corpus, statements, table, trial, write
-from hpcddl.sweeps import Run, expand, read_sweep
+from hpcddl.run.records import read_run
+from hpcddl.sweeps.definition import SweepRun, expand, read_sweep
 
 MINI, DIGITS = "mini.table4", "kaldi_digits.table4"  # sweeps
 
@@ -100,7 +100,7 @@ def _mini_corpus(out: Path, world: World) -> None:
         prep("kaldi", *words, "--out", str(shards))  # shared by all ranks
 
 
-def _runs(name: str, overrides: tuple[str, ...], seeds: int) -> list[Run]:
+def _runs(name: str, overrides: tuple[str, ...], seeds: int) -> list[SweepRun]:
     sweep = read_sweep(name)
     axes = [*sweep.axes, {"seed": list(range(seeds))}]
     return expand(sweep.model_copy(update={"axes": axes}), overrides)

@@ -12,7 +12,7 @@ from statistics import median
 
 from hpcddl.common.files import write_whole
 from hpcddl.common.table import aligned
-from hpcddl.report.runs import Run
+from hpcddl.run.records import Run
 
 ALGORITHMS = ("SSGD", "DPSGD")
 

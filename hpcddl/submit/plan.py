@@ -14,7 +14,7 @@ from hpcddl.submit.array import tasks_of
 from hpcddl.submit.job import Job, last_value
 
 if TYPE_CHECKING:
-    from hpcddl.sweeps import Run
+    from hpcddl.sweeps.definition import SweepRun
 
 OUTPUT = "slurm"  # the folder of the jobs' output, beside runs/
 
@@ -65,7 +65,7 @@ def sweep_jobs(
     wishes: Wishes,
     sweep: str,
     words: Sequence[str],
-    runs: Sequence[Run],
+    runs: Sequence[SweepRun],
     learners: int,
     folder: str,
     array: str | None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hpcddl.report.runs import outcome
+from hpcddl.run.records import outcome
 
 _TAIL_BYTES = 1 << 20  # several hundred diagnostics may follow the last report of a loss
 

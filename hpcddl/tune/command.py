@@ -12,9 +12,9 @@ from pathlib import Path
 import mpi4py
 
 from hpcddl.cluster.launcher import promised_size
+from hpcddl.commands.start import parse_launcher
 from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
-from hpcddl.run.start import parse_launcher
 from hpcddl.run.stopping import STATUS, Stopped
 
 _MEASURES = ("heldout_loss", "heldout_error")

@@ -10,10 +10,10 @@ from math import inf
 from pathlib import Path
 from statistics import median
 
+from hpcddl.commands.start import train_by
 from hpcddl.common.errors import UserError
 from hpcddl.run import resume
 from hpcddl.run.config import load_config
-from hpcddl.run.start import train_by
 from hpcddl.run.stopping import STATUS, Stopped
 from hpcddl.tune.searches import Point, labels_of, words_of
 

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from hpcddl.analysis.directions import random_direction
-from hpcddl.analysis.landscape import Landscape, Plan, survey
-from hpcddl.analysis.landscape_command import distinct_names
+from hpcddl.analysis.landscape import distinct_names
 from hpcddl.analysis.landscape_plot import MOST_CONTOURS, draw, levels
 from hpcddl.analysis.landscape_report import table, write
 from hpcddl.analysis.sample_loss import batch_statistics, draw_sample, loss_and_error
+from hpcddl.analysis.surface import Landscape, SurfacePlan, survey
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.flat import FlatWeights
 from tests.analysis.known_loss import InMemory, Quadratic, of_class_zero, run_folder, trained_of
 
-PLAN = Plan(
+PLAN = SurfacePlan(
     points=5,
     scale=0.5,
     directions=0,
@@ -34,7 +34,7 @@ PLAN = Plan(
 )
 
 
-def of_quadratic(plan: Plan, tmp_path: Path) -> tuple[Landscape, Quadratic]:
+def of_quadratic(plan: SurfacePlan, tmp_path: Path) -> tuple[Landscape, Quadratic]:
     model = Quadratic()
     trained = trained_of(model, of_class_zero(), World.create())
     return survey("run", run_folder(tmp_path), trained, plan, tmp_path / "run.points"), model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpcddl.analysis.interpolate import Line, Losses, interpolate
+from hpcddl.analysis.line import Line, Losses, interpolate
 from hpcddl.analysis.sample_loss import draw_sample, loss_and_error
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcddl.analysis.landscape import Plan, survey
 from hpcddl.analysis.points import values_at
+from hpcddl.analysis.surface import SurfacePlan, survey
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from tests.analysis.known_loss import Quadratic, of_class_zero, run_folder, trained_of
@@ -49,7 +49,7 @@ def test_what_was_finished_on_other_ranks_is_taken_over(world: World, tmp_path: 
 @pytest.mark.ranks(1, 2, 3, 4)
 def test_a_landscape_is_the_same_on_any_number_of_ranks(world: World, tmp_path: Path) -> None:
     """Bit for bit what one rank computes by itself."""
-    plan = Plan(
+    plan = SurfacePlan(
         points=4,
         scale=0.5,
         directions=0,

@@ -15,7 +15,7 @@ from hpcddl.commands.table import COMMANDS
 from hpcddl.models.reference import REFERENCES
 from hpcddl.papers import Entry, Numbers, names, papers
 from hpcddl.run.config import load_config
-from hpcddl.sweeps import expand, read_sweep
+from hpcddl.sweeps.definition import expand, read_sweep
 from tests.conftest import Launch
 
 PAPERS = papers()

@@ -6,8 +6,8 @@ import pytest
 
 from hpcddl.common.errors import UserError
 from hpcddl.report.compare import draw, legend, table
-from hpcddl.report.runs import read_run, training_seconds
 from hpcddl.report.target import parse_target, target_table
+from hpcddl.run.records import read_run, training_seconds
 from tests.report.written import write_run
 
 

@@ -14,21 +14,23 @@ import numpy as np
 import pytest
 import yaml
 
-from hpcddl.analysis import curvature, curvature_report, interpolate_command, landscape
-from hpcddl.analysis.interpolate import Line, Losses
+from hpcddl.analysis import curvature_report, interpolate
 from hpcddl.analysis.landscape_report import write as write_landscape
+from hpcddl.analysis.line import Line, Losses
 from hpcddl.analysis.spectral_density import Quadrature
+from hpcddl.analysis.spectrum import Curvature, SpectrumPlan
+from hpcddl.analysis.surface import Landscape, SurfacePlan
 from hpcddl.common.errors import UserError
 from hpcddl.report.analyses import curvatures, landscapes, lines
-from hpcddl.report.command import write_page
 from hpcddl.report.curves import LEARNING
 from hpcddl.report.looks import MOST, looks
 from hpcddl.report.printed import printed
-from hpcddl.report.runs import Run, read_run
+from hpcddl.report.report import write_page
 from hpcddl.report.sheets import settings
 from hpcddl.report.target import parse_target
 from hpcddl.report.time_bars import SHOWN, by_kind
 from hpcddl.run.config import load_config
+from hpcddl.run.records import Run, read_run
 from tests.conftest import Launch
 from tests.report.written import write_run
 from tests.synthetic import write_recipe, write_shards
@@ -318,8 +320,8 @@ def test_a_paper_s_number_where_settings_agree(
     assert [(number.table, number.value) for number in found] == ([value] if value else [])
 
 
-PLAN = landscape.Plan(3, 0.5, 0, "filter", "heldout", 8, None, "eval", 0)
-SPECTRUM = curvature.Plan("train", 8, None, "eval", 2, 1e-3, 2, 2, 0, 0.1, "filter", 0, 1)
+PLAN = SurfacePlan(3, 0.5, 0, "filter", "heldout", 8, None, "eval", 0)
+SPECTRUM = SpectrumPlan("train", 8, None, "eval", 2, 1e-3, 2, 2, 0, 0.1, "filter", 0, 1)
 LINE = Line(-1.0, 2.0, 4, 8, None, "recomputed", 2, 0)
 FACTS = {
     "strategy": "ssgd",
@@ -332,14 +334,14 @@ FACTS = {
 }
 
 
-def write_solutions(run: Path) -> tuple[landscape.Landscape, curvature.Curvature, Losses]:
+def write_solutions(run: Path) -> tuple[Landscape, Curvature, Losses]:
     """What `hpcddl analyze` leaves in a run's directory, written by its own functions."""
     random = np.random.default_rng(0)
     facts = {**FACTS, "run": str(run)}
     surface, error = random.random((2, 3, 3))
-    around = landscape.Landscape(run.name, facts, surface, error, (0.1, 0.2))
+    around = Landscape(run.name, facts, surface, error, (0.1, 0.2))
     probes = [Quadrature(random.random(2), np.array([0.4, 0.6])) for _ in range(2)]
-    curved = curvature.Curvature(run.name, facts, np.array([3.0, 2.0]), -1.0, probes, None)
+    curved = Curvature(run.name, facts, np.array([3.0, 2.0]), -1.0, probes, None)
     between = {"runs": [str(run), "other"], "epochs": [2, 2], "strategies": ["ssgd", "dpsgd"]}
     between |= {"train_samples": 8, "heldout_samples": 8, "batch_norm": "none"}
     losses = Losses(between, *random.random((4, 4)))
@@ -348,7 +350,7 @@ def write_solutions(run: Path) -> tuple[landscape.Landscape, curvature.Curvature
         folder.mkdir(parents=True)
     write_landscape([around], PLAN, folders[0])
     curvature_report.write([curved], SPECTRUM, folders[1])
-    interpolate_command._write(losses, LINE, folders[2])
+    interpolate._write(losses, LINE, folders[2])
     return around, curved, losses
 
 
@@ -375,7 +377,7 @@ def test_results_of_several_runs_lie_beside_them(tmp_path: Path) -> None:
     """`analyze landscape A B` writes to the folder that holds both."""
     runs = [write_run(tmp_path / name, [3.0]) for name in "ab"]
     found = [
-        landscape.Landscape(run.name, {**FACTS, "run": str(run)}, values, values, (0.1, 0.2))
+        Landscape(run.name, {**FACTS, "run": str(run)}, values, values, (0.1, 0.2))
         for run, values in zip(runs, np.random.default_rng(0).random((2, 3, 3)), strict=True)
     ]
     (tmp_path / "landscape").mkdir()

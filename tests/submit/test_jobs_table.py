@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.submit.jobs_command import table
+from hpcddl.submit.jobs import table
 from hpcddl.submit.progress import RunProgress, read_progress
 from hpcddl.submit.written import Submitted
 

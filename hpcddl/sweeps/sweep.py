@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 from hpcddl.cluster.launcher import promised_size
+from hpcddl.commands.start import parse_launcher, train_by
 from hpcddl.commands.table import call
 from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
-from hpcddl.report.runs import outcome
-from hpcddl.run.start import parse_launcher, train_by
+from hpcddl.run.records import outcome
 from hpcddl.run.stopping import STATUS
-from hpcddl.sweeps import Run, Sweep, expand, names, read_sweep
+from hpcddl.sweeps.definition import Sweep, SweepRun, expand, names, read_sweep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,23 +83,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _words(sweep: Sweep, run: Run, stage: str | None, out: Path) -> list[str]:
+def _words(sweep: Sweep, run: SweepRun, stage: str | None, out: Path) -> list[str]:
     staged = ["--stage", stage] if stage is not None else []
     return [sweep.recipe, *run.overrides, "--out", str(out / run.name), *staged, "--resume"]
 
 
-def _nth(runs: list[Run], option: str, index: int) -> Run:
+def _nth(runs: list[SweepRun], option: str, index: int) -> SweepRun:
     if not 0 <= index < len(runs):
         raise UserError(f"{option} {index}: must be 0 to {len(runs) - 1}")
     return runs[index]
 
 
-def _launcher(text: str, sweep: Sweep, run: Run) -> list[str]:
+def _launcher(text: str, sweep: Sweep, run: SweepRun) -> list[str]:
     """The words that start the ranks of `run`."""
     return parse_launcher(text.replace("{learners}", str(run.learners or sweep.learners)))
 
 
-def _train(sweep: Sweep, run: Run, arguments: argparse.Namespace, out: Path) -> int:
+def _train(sweep: Sweep, run: SweepRun, arguments: argparse.Namespace, out: Path) -> int:
     started = promised_size(os.environ) or 1
     if run.learners not in (None, started):
         raise UserError(
@@ -109,7 +109,9 @@ def _train(sweep: Sweep, run: Run, arguments: argparse.Namespace, out: Path) -> 
     return call("train", _words(sweep, run, arguments.stage, out))
 
 
-def _train_all(sweep: Sweep, runs: list[Run], stage: str | None, out: Path, launcher: str) -> int:
+def _train_all(
+    sweep: Sweep, runs: list[SweepRun], stage: str | None, out: Path, launcher: str
+) -> int:
     failed = []
     for index, one in enumerate(runs):
         print(f"run {index} of {len(runs)}: {one.name}", flush=True)

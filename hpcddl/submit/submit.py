@@ -91,7 +91,7 @@ def _submit(jobs: Sequence[Job], scripts: Path, site: Path | None) -> None:
 def _jobs(arguments: argparse.Namespace, scripts: Path, site: str) -> list[Job]:
     _keep_mpi_asleep()
     from hpcddl.submit.plan import Wishes, prep_jobs, report_jobs, sweep_jobs, train_jobs
-    from hpcddl.sweeps import expand, read_sweep
+    from hpcddl.sweeps.definition import expand, read_sweep
 
     a = arguments
     check_least(a, {"nodes": 1, "chain": 1})
@@ -124,13 +124,13 @@ def _jobs(arguments: argparse.Namespace, scripts: Path, site: str) -> list[Job]:
 
 def _kind(what: str) -> str:
     """Which batch script; a YAML file with axes in it is a sweep."""
-    from hpcddl import sweeps
+    from hpcddl.sweeps.definition import names
 
     if what in ("prep", "report"):
         return what
     is_file = what.endswith((".yaml", ".yml")) and Path(what).is_file()
     text = Path(what).read_text() if is_file else ""
-    is_sweep = "\naxes:" in f"\n{text}" or what in sweeps.names()
+    is_sweep = "\naxes:" in f"\n{text}" or what in names()
     return "sweep" if is_sweep else "train"
 
 

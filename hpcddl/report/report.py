@@ -14,8 +14,8 @@ from hpcddl.report import curves, sheets, time_bars
 from hpcddl.report.page import render
 from hpcddl.report.picture import Picture
 from hpcddl.report.printed import printed
-from hpcddl.report.runs import Run, common_parent, names, read_run
 from hpcddl.report.target import COLUMNS, Target, parse_target, target_head, target_rows
+from hpcddl.run.records import Run, common_parent, names, read_run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
