@@ -60,7 +60,7 @@ def parts(samples: Mapping[str, int], per_shard: int) -> list[Part]:
     ]
 
 
-def share(everything: list[Part], job: int, jobs: int) -> list[Part]:
+def parts_of_job(everything: list[Part], job: int, jobs: int) -> list[Part]:
     """The parts of job 1 .. `jobs`: near-equal numbers, consecutive for sequential reads."""
     count = len(everything)
     return everything[count * (job - 1) // jobs : count * job // jobs]

@@ -163,6 +163,17 @@ def test_all_stops_with_the_run_that_is_told_to(sweep: Path, tmp_path: Path) -> 
     assert began.read_text() == "\n"
 
 
+def test_a_launcher_that_ends_well_without_its_run(
+    sweep: Path, tmp_path: Path, command: Launch
+) -> None:
+    """As mpirun may after a lost node: the runs have failed, and are listed as not begun."""
+    words = ("sweep", sweep, "--out", tmp_path / "runs")
+    done = command(*words, "--all", "--launcher", "true")
+    assert done.returncode == 1
+    assert done.stderr.count("the launcher reports success, but the run has not ended") == 4
+    assert [line.split()[1] for line in command(*words).stdout.splitlines()] == 4 * ["-"]
+
+
 def test_an_index_beyond_the_runs_is_refused(sweep: Path, command: Launch) -> None:
     done = command("sweep", sweep, "--run", 4)
     assert done.returncode == 2

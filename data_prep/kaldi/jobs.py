@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.kaldi.corpus import KaldiCorpus, Sources
 from data_prep.kaldi.pack import Layout, manifest, pack_parts
 from data_prep.kaldi.plan import HeldOut, Plan, load_plan, make_plan, save_plan
-from data_prep.packing import SPLITS, Packing, Part, parts, share
+from data_prep.packing import SPLITS, Packing, Part, parts, parts_of_job
 from hpcddl.common.errors import UserError
 from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import Manifest
@@ -61,7 +61,7 @@ class Packer:
         """Packs what is missing of part `number` (from 1) of `jobs`; says how much that was."""
         with self._corpus() as corpus:
             plan = self._planned(corpus)
-            mine = share(self._parts(plan), number, jobs)
+            mine = parts_of_job(self._parts(plan), number, jobs)
             missing = self._missing(plan, mine)
             self._pack(corpus, plan, missing, f"job {number} of {jobs}")
         there = len(mine) - len(missing)
@@ -83,7 +83,7 @@ class Packer:
             world.together(lambda: self._planned(corpus) if first else None)
             plan = world.together(lambda: self._planned(corpus))
             missing: list[Part] = world.comm.bcast(self._missing(plan) if first else [])
-            mine = share(missing, world.rank + 1, world.size)
+            mine = parts_of_job(missing, world.rank + 1, world.size)
             self._pack(corpus, plan, mine, f"rank 0 of {world.size}" if first else None)
             world.comm.Barrier()
             return world.together(

@@ -19,7 +19,7 @@ from hpcddl.training.hessian import Batch, Hessian
 _REPEATS = 4
 
 
-def share_of(sample: Sample, batch: int, rank: int, ranks: int, whole: bool) -> list[Batch]:
+def batches_of_rank(sample: Sample, batch: int, rank: int, ranks: int, whole: bool) -> list[Batch]:
     """The batches, of at most `batch` samples and nearly equal, that fall to `rank`; maybe none.
 
     `whole` ones are the same on any number of ranks, as statistics over a batch require. Otherwise

@@ -19,7 +19,7 @@ from hpcddl.analysis.eigenvalues import extreme_eigenvalues
 from hpcddl.analysis.product_count import ProductCount
 from hpcddl.analysis.rank_zero import Array, Product
 from hpcddl.analysis.sample_loss import batch_norm_layers, batch_statistics, draw_sample
-from hpcddl.analysis.shared_hessian import SharedHessian, share_of
+from hpcddl.analysis.shared_hessian import SharedHessian, batches_of_rank
 from hpcddl.analysis.spectral_density import Quadrature, quadrature, rademacher
 from hpcddl.analysis.surface import batch_norm_said
 from hpcddl.common.errors import UserError
@@ -99,7 +99,7 @@ def survey(name: str, run: Path, trained: Trained, plan: SpectrumPlan) -> Curvat
     world.together(lambda: _check(size, plan.top, len(sample), batch, own))
     mine = [
         (features.to(world.device), labels.to(world.device))
-        for features, labels in share_of(sample, batch, world.rank, world.size, whole=own)
+        for features, labels in batches_of_rank(sample, batch, world.rank, world.size, whole=own)
     ]
     progress = ProductCount(f"curvature of {name}", shown=world.rank == 0)
     statistics = batch_statistics(model) if own else nullcontext()

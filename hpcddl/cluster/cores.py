@@ -7,7 +7,7 @@ from fractions import Fraction
 Cores = tuple[int, ...]  # that one rank may run on, sorted
 
 
-def share(cores: Cores, node: Sequence[Cores]) -> Fraction:
+def cores_of_rank(cores: Cores, node: Sequence[Cores]) -> Fraction:
     """The cores that are a rank's own, where one that k ranks may run on counts 1/k for each.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from mpi4py import MPI
 
 import hpcddl
-from hpcddl.cluster.cores import share
+from hpcddl.cluster.cores import cores_of_rank
 from hpcddl.cluster.world import World
 from hpcddl.common.ranges import ranges
 
@@ -21,7 +21,7 @@ def describe_setting(world: World) -> list[str]:
     """The libraries, and where the ranks are; the same text on every rank. Collective."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
     neighbours = world.node.allgather(cores)
-    own = float(share(cores, neighbours))
+    own = float(cores_of_rank(cores, neighbours))
     device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
     # By the node's first rank, so that two nodes of one name stay two.
     places = world.comm.allgather((world.node.bcast(world.rank), device, own))

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from mpi4py import MPI
 
-from hpcddl.cluster.cores import share
+from hpcddl.cluster.cores import cores_of_rank
 from hpcddl.cluster.launcher import promised_size
 from hpcddl.cluster.network import Network
 from hpcddl.cluster.ranks import join
@@ -61,7 +61,7 @@ class World:
                 THREAD_MULTIPLE, or a node has more ranks than GPUs.
         """
         comm, node = join(node_size)
-        fault = _launch_fault(comm.size, node.size, os.environ)
+        fault = _start_fault(comm.size, node.size, os.environ)
         faults = [text for text in comm.allgather(fault) if text]
         if faults:
             raise AgreedError(faults[0], comm.rank)
@@ -72,7 +72,7 @@ class World:
         else:
             device = torch.device("cpu")
         cores = tuple(os.sched_getaffinity(0))
-        own = share(cores, node.allgather(cores))
+        own = cores_of_rank(cores, node.allgather(cores))
         if "OMP_NUM_THREADS" not in os.environ:
             # Else every rank starts one thread per core, and they fight for the cores.
             torch.set_num_threads(max(1, int(own)))
@@ -123,7 +123,7 @@ class World:
             self.comm.Abort(status)
 
 
-def _launch_fault(size: int, node_size: int, environment: Mapping[str, str]) -> str | None:
+def _start_fault(size: int, node_size: int, environment: Mapping[str, str]) -> str | None:
     """Why this world cannot be what the user asked for, or None."""
     promised = promised_size(environment)
     if promised is not None and promised != size:

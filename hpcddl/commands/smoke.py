@@ -6,7 +6,6 @@ epoch's checkpoint the run is stopped and taken up again, as a job that meets it
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from hpcddl.data.known import Contents, contents
 from hpcddl.data.stand_in import write_stand_in
 from hpcddl.run.config import Config
 from hpcddl.run.fit import fit
+from hpcddl.run.records import read_run
 from hpcddl.run.shorten import SAMPLES, changes, shorten
 from hpcddl.run.stopping import Notice, Stopped
 
@@ -107,15 +107,14 @@ def temporary_folder(world: World) -> Iterator[Path]:
 
 def summary_of(run: Path) -> dict[str, Any]:
     """Reads a run's summary, with `seconds_per_step` and all `losses` (None: not finite) added."""
-    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = [record["seconds"] for record in records if record["kind"] == "train"]
+    found = read_run(run)
+    steps = [record["seconds"] for record in found.training]
     parts = ("forward_backward", "communicate", "optimizer")
-    loss_of = {"train": "loss", "evaluation": "heldout_loss"}
-    losses = [r[loss_of[r["kind"]]] for r in records if r["kind"] in loss_of]
+    losses = [record["loss"] for record in found.training]
+    losses += [record["heldout_loss"] for record in found.evaluations]
     # A run that has diverged ends after its first.
     seconds = sum(steps[-1][part] - (steps[0][part] if steps[1:] else 0) for part in parts)
-    return {**summary, "seconds_per_step": seconds, "losses": losses}
+    return {**found.summary, "seconds_per_step": seconds, "losses": losses}
 
 
 def _peak_bytes(device: torch.device) -> int:

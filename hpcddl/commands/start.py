@@ -1,4 +1,4 @@
-"""Starts `hpcddl train` by a launcher, from a process that is no rank itself."""
+"""Starts `hpcddl train`: on the ranks of this job, or by a launcher from a process that is none."""
 
 from __future__ import annotations
 
@@ -7,11 +7,57 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from hpcddl.common.errors import UserError
+from hpcddl.commands.table import call
+from hpcddl.common.errors import UserError, warn
+from hpcddl.run.state import read_state
 from hpcddl.run.stopping import STATUS
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """The command that trains one run, and goes on with it where it was stopped.
+
+    Attributes:
+        recipe: a packaged recipe, or a YAML file.
+        overrides: words `key=value` of it.
+        folder: the run directory.
+        stage: as `hpcddl train --stage` has it; None: the data is read where it lies.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...]
+    folder: Path
+    stage: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The words behind `hpcddl train`."""
+        staged = ["--stage", self.stage] if self.stage is not None else []
+        return [self.recipe, *self.overrides, "--out", str(self.folder), *staged, "--resume"]
+
+    def text(self, launcher: Sequence[str]) -> str:
+        """Writes the whole command as one types it."""
+        return shlex.join([*launcher, "hpcddl", "train", *self.words])
+
+    def here(self) -> int:
+        """Trains on the ranks of this job; the exit status."""
+        return call("train", self.words)
+
+    def by(self, launcher: Sequence[str], log: IO[str] | None = None) -> int:
+        """Trains on the ranks that `launcher` starts; the exit status, see `train_by`.
+
+        1 also where a launcher ends well and the run has not: mpirun may, after a lost node.
+        """
+        status = train_by(launcher, self.words, log)
+        if status == 0 and not read_state(self.folder).ended:
+            warn(f"{self.folder}: the launcher reports success, but the run has not ended")
+            return 1
+        return status
 
 
 def parse_launcher(text: str) -> list[str]:

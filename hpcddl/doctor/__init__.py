@@ -2,30 +2,30 @@
 
 from collections.abc import Callable
 
-from hpcddl.doctor import launch, libraries, resources
+from hpcddl.doctor import launcher, libraries, resources
 from hpcddl.doctor.facts import Job
 from hpcddl.doctor.finding import Finding
 
 CHECKS: dict[str, Callable[[Job], Finding]] = {
     "libraries": libraries.imports,
     "versions": libraries.same,
-    "ranks": launch.ranks,
-    "nodes": launch.nodes,
+    "ranks": launcher.ranks,
+    "nodes": launcher.nodes,
     "MPI": libraries.mpi,
     "MPI threads": libraries.thread_multiple,
     "Horovod": libraries.horovod,
-    "GPUs": launch.gpus,
+    "GPUs": launcher.gpus,
     "GPU kernels": libraries.kernels,
     "GPU to GPU": libraries.device_buffers,
-    "cores": launch.cores,
-    "threads": launch.threads,
+    "cores": launcher.cores,
+    "threads": launcher.threads,
     "memory": resources.memory,
     "/dev/shm": resources.shared_memory,
     "locked memory": resources.locked_memory,
     "run folder": resources.run_folder,
     "file locks": resources.locks,
     "clocks": resources.clocks,
-    "Slurm": launch.slurm,
+    "Slurm": launcher.slurm,
 }
 
 

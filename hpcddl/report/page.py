@@ -73,11 +73,10 @@ def render(
 
 def _states(runs: Sequence[Run], now: float) -> str:
     counts = Counter(run.state(now) for run in runs)
-    said = [
-        f"{counts[state]} {state}" for state in ("ended", "running", "stopped") if counts[state]
-    ]
-    diverged = sum(run.summary["diverged"] for run in runs)
-    return ", ".join(said) + (f"; {diverged} diverged" if diverged else "")
+    words = ("done", "diverged", "running", "stopped")
+    said = [f"{counts[word]} {word}" for word in words if counts[word]]
+    diverging = sum(run.summary["diverged"] and not run.ended for run in runs)
+    return ", ".join(said) + (f" ({diverging} diverging)" if diverging else "")
 
 
 def _told_once(results: sheets.Rows) -> tuple[sheets.Rows, str]:

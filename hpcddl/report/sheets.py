@@ -42,11 +42,12 @@ def results(runs: Sequence[Run], paper: Sequence[Sequence[Printed]], now: float)
 
 
 def state(run: Run, now: float) -> str:
-    """Whether the run goes on, and since which epoch it diverges."""
+    """Says how the run is (see hpcddl/run/state.py), and since which epoch it diverges."""
+    word = run.state(now)
     if not run.summary["diverged"]:
-        return run.state(now)
+        return word
     diverged = f"diverged in epoch {run.summary['diverged_since']['epoch']}"
-    return diverged if run.ended else f"{run.state(now)}, {diverged}"
+    return diverged if run.ended else f"{word}, {diverged}"
 
 
 def settings(runs: Sequence[Run]) -> Rows:

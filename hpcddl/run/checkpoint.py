@@ -165,10 +165,10 @@ def newest(run: Path) -> Checkpoint | None:
     Raises:
         UserError: a manifest cannot be read.
     """
-    return max(map(read, folders(run)), key=progress, default=None)
+    return max(map(read, folders(run)), key=reached, default=None)
 
 
-def progress(checkpoint: Checkpoint) -> tuple[int, int]:
+def reached(checkpoint: Checkpoint) -> tuple[int, int]:
     """What grows from each checkpoint of a run to the next."""
     return checkpoint.position.epoch, checkpoint.position.step
 
@@ -271,7 +271,7 @@ def _prune(run: Path, keep_last: int, keep_epochs: set[int]) -> None:
     for folder in folders(run):
         with suppress(Damaged):  # no reason to fail the one just written; --resume sets it aside
             whole.append(read(folder))
-    for checkpoint in sorted(whole, key=progress)[:-keep_last]:
+    for checkpoint in sorted(whole, key=reached)[:-keep_last]:
         if checkpoint.position.step or checkpoint.position.epoch not in keep_epochs:
             shutil.rmtree(checkpoint.folder)
 

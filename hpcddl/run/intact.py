@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcddl.cluster.world import AgreedError, World
-from hpcddl.run.checkpoint import Checkpoint, Damaged, folders, progress, read
+from hpcddl.run.checkpoint import Checkpoint, Damaged, folders, reached, read
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def newest_intact(run: Path, world: World) -> Search:
         AgreedError: there are some, but all are damaged; one is of another version.
     """
     readable, faults = world.on_rank_zero(lambda: _manifests(run))
-    for checkpoint in sorted(readable, key=progress, reverse=True):
+    for checkpoint in sorted(readable, key=reached, reverse=True):
         fault = _fault(checkpoint, world)
         if fault is None:
             return Search(checkpoint, faults)

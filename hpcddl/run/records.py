@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil
 from os.path import commonpath
 from pathlib import Path
@@ -14,12 +13,9 @@ from typing import Any
 import yaml
 
 from hpcddl.common.errors import UserError
+from hpcddl.run.state import read_summary, state_word
 
 Record = dict[str, Any]
-SILENCE = 3
-"""Times the longest wait between two records so far: silent for longer, a run has stopped."""
-PATIENCE_SECONDS = 60.0
-"""Below that no silence counts."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +43,10 @@ class Run:
         return f"{strategy['name']}{noise} {topology}".strip()
 
     def state(self, now: float) -> str:
-        """ended, running, or stopped: no record for far longer than between any two before.
-
-        Args:
-            now: in seconds since the epoch.
-        """
-        if self.ended:
-            return "ended"
+        """Finds its word of hpcddl/run/state.py; `now` is in seconds since the epoch."""
         records = (*self.evaluations, *self.training, *self.diagnostics)
         times = sorted(record["time"] for record in records)
-        longest = max((b - a for a, b in pairwise(times)), default=0.0)
-        silent = now - times[-1] if times else 0.0
-        return "stopped" if silent > max(PATIENCE_SECONDS, SILENCE * longest) else "running"
+        return state_word(self.folder, self.summary if self.ended else None, times, now)
 
 
 def read_run(folder: Path, *, unfinished: bool = False) -> Run:
@@ -93,22 +81,15 @@ def read_run(folder: Path, *, unfinished: bool = False) -> Run:
             diagnostics=kinds["diagnostics"],
             ended=ended,
         )
-        summary = json.loads((folder / "summary.json").read_text()) if ended else _so_far(run)
+        summary = read_summary(folder)
+        if summary is None:
+            summary = _so_far(run)
         _check(config, summary)
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = " ".join(str(error).split())
         raise UserError(f"run {folder}: not as training writes it: {what}") from None
     run.summary.update(summary)
     return run
-
-
-def outcome(folder: Path) -> str:
-    """How the run in `folder` has ended, done or diverged; "" where it has not."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except FileNotFoundError:
-        return ""
-    return "diverged" if summary["diverged"] else "done"
 
 
 def names(runs: Sequence[Run]) -> list[str]:

@@ -18,6 +18,7 @@ from hpcddl.optimizers.schedules import SCHEDULES, Schedule, agree_until
 from hpcddl.run import checkpoint, intact, run_lock
 from hpcddl.run.checkpoint import Checkpoint
 from hpcddl.run.config import Config, load_config
+from hpcddl.run.state import read_state
 from hpcddl.strategies.base import Strategy
 
 # A resumed run may be lengthened, watched differently and computed by other kernels, to rounding;
@@ -65,7 +66,7 @@ def find(folder: Path, config: Config, world: World) -> intact.Search:
     """
     search = intact.newest_intact(folder, world)
     found = search.found
-    if found and checkpoint.progress(found) > (config.epochs, 0):
+    if found and checkpoint.reached(found) > (config.epochs, 0):
         raise AgreedError(
             f"--resume: epochs={config.epochs}: {found.folder} is beyond them; raise epochs",
             world.rank,
@@ -78,9 +79,7 @@ def find(folder: Path, config: Config, world: World) -> intact.Search:
 
 def has_ended(folder: Path, config: Config) -> bool:
     """Whether the run in `folder` has come to its end, and `config` asks for no more epochs."""
-    if not (folder / "summary.json").exists():
-        return False
-    return _config_before(folder).epochs == config.epochs
+    return read_state(folder).ended and _config_before(folder).epochs == config.epochs
 
 
 def check_rates(schedule: Schedule, config: Config, resumed: Checkpoint, folder: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hpcddl.common.bounds import check_least
 from hpcddl.common.table import aligned
+from hpcddl.run.state import RunState, read_state
 from hpcddl.submit import slurm
-from hpcddl.submit.progress import read_progress
 from hpcddl.submit.written import FILE, Submitted, read_down
 
 _DAY_SECONDS = 86400
@@ -62,7 +62,7 @@ def table(lines: Sequence[Submitted], states: Mapping[str, str]) -> list[str]:
         for task, folder in line.runs.items():
             job = _number(line.job, task)
             state = states.get(job, states.get(line.job, "ended"))
-            run = [folder, *_progress(Path(folder), state)]
+            run = [folder, *_shown(read_state(Path(folder)), state)]
             rows.append([job, line.name, state, *run, line.output.replace("%a", task)])
     return aligned(rows, left=len(_HEADER))
 
@@ -83,18 +83,15 @@ def _of(job: str, states: Mapping[str, str]) -> dict[str, str]:
     return {key: state for key, state in states.items() if key.partition("_")[0] == job}
 
 
-def _progress(run: Path, state: str) -> tuple[str, str, str]:
-    """Epoch, loss, and what is left or how it ended."""
-    found = read_progress(run)
-    if found is None:
-        return "-", "-", "-"
-    loss = "-" if found.loss is None else f"{found.loss:.4f}"
-    left = "-"
-    if found.ended:
-        left = found.ended
-    elif state == "RUNNING" and found.left_seconds is not None:
-        left = _duration(found.left_seconds)
-    return f"{found.epoch:.2f}/{found.epochs}", loss, left
+def _shown(run: RunState, state: str) -> tuple[str, str, str]:
+    """Epoch, loss, and what is left or how the run is; `state` is Slurm's word on its job."""
+    if run.epoch is None:
+        return "-", "-", run.word
+    loss = "-" if run.loss is None else f"{run.loss:.4f}"
+    left = run.word
+    if not run.ended and state == "RUNNING":
+        left = "-" if run.left_seconds is None else _duration(run.left_seconds)
+    return f"{run.epoch:.2f}/{run.epochs}", loss, left
 
 
 def _duration(seconds: float) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 from pathlib import Path
 
 from hpcddl.cluster.launcher import promised_size
-from hpcddl.commands.start import parse_launcher, train_by
-from hpcddl.commands.table import call
+from hpcddl.commands.start import TrainCommand, parse_launcher
 from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
-from hpcddl.run.records import outcome
+from hpcddl.run.state import read_state
 from hpcddl.run.stopping import STATUS
 from hpcddl.sweeps.definition import Sweep, SweepRun, expand, names, read_sweep
 
@@ -72,20 +70,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.all:
         return _train_all(sweep, runs, arguments.stage, out, launcher)
     for index, one in enumerate(runs):
-        words = [
-            *_launcher(launcher, sweep, one),
-            "hpcddl",
-            "train",
-            *_words(sweep, one, arguments.stage, out),
-        ]
-        command = shlex.join(words)
-        print(f"{index:3}  {_state(out / one.name):9}  {command}")
+        command = _command(sweep, one, arguments.stage, out)
+        word = read_state(command.folder).word
+        print(f"{index:3}  {word:9}  {command.text(_launcher(launcher, sweep, one))}")
     return 0
 
 
-def _words(sweep: Sweep, run: SweepRun, stage: str | None, out: Path) -> list[str]:
-    staged = ["--stage", stage] if stage is not None else []
-    return [sweep.recipe, *run.overrides, "--out", str(out / run.name), *staged, "--resume"]
+def _command(sweep: Sweep, run: SweepRun, stage: str | None, out: Path) -> TrainCommand:
+    return TrainCommand(sweep.recipe, run.overrides, out / run.name, stage)
 
 
 def _nth(runs: list[SweepRun], option: str, index: int) -> SweepRun:
@@ -106,7 +98,7 @@ def _train(sweep: Sweep, run: SweepRun, arguments: argparse.Namespace, out: Path
             f"--run {arguments.run}: {run.name} is a run of {run.learners} learners, "
             f"not of the {started} that were started"
         )
-    return call("train", _words(sweep, run, arguments.stage, out))
+    return _command(sweep, run, arguments.stage, out).here()
 
 
 def _train_all(
@@ -115,7 +107,7 @@ def _train_all(
     failed = []
     for index, one in enumerate(runs):
         print(f"run {index} of {len(runs)}: {one.name}", flush=True)
-        status = train_by(_launcher(launcher, sweep, one), _words(sweep, one, stage, out))
+        status = _command(sweep, one, stage, out).by(_launcher(launcher, sweep, one))
         if status == STATUS:
             return STATUS
         if status:
@@ -123,8 +115,3 @@ def _train_all(
     if failed:
         print(f"failed: {' '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _state(folder: Path) -> str:
-    """done, diverged, begun or -."""
-    return outcome(folder) or ("begun" if (folder / "config.yaml").exists() else "-")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.packing import Packing, Part, parts, share
+from data_prep.packing import Packing, Part, parts, parts_of_job
 from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import FieldEntry
 from hpcddl.data.shard_file import ShardWriter
@@ -30,7 +30,7 @@ def test_jobs_share_all_windows(train, heldout, per_shard, jobs):
         assert [part.first for part in mine] == [per_shard * k for k in range(len(mine))]
         assert sum(part.samples for part in mine) == total
         assert all(0 < part.samples <= per_shard for part in mine)
-    shares = [share(everything, job, jobs) for job in range(1, jobs + 1)]
+    shares = [parts_of_job(everything, job, jobs) for job in range(1, jobs + 1)]
     assert list(chain(*shares)) == everything
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

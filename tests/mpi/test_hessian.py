@@ -14,7 +14,7 @@ from hpcddl.analysis.eigenvalues import extreme_eigenvalues
 from hpcddl.analysis.product_count import ProductCount
 from hpcddl.analysis.rank_zero import Array, Product, on_rank_zero
 from hpcddl.analysis.sample_loss import Sample, batch_statistics
-from hpcddl.analysis.shared_hessian import SharedHessian, share_of
+from hpcddl.analysis.shared_hessian import SharedHessian, batches_of_rank
 from hpcddl.analysis.spectral_density import quadrature, rademacher
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
@@ -111,7 +111,7 @@ class Case:
         self.own_statistics = NETWORKS[name][2]
         self.dense = dense_of(name, batch)
         with self.mode():
-            mine = share_of(sample, batch, world.rank, world.size, self.own_statistics)
+            mine = batches_of_rank(sample, batch, world.rank, world.size, self.own_statistics)
             count = ProductCount("", shown=False)
             predictions = sample.labels.numel()
             self.hessian = SharedHessian(self.network, mine, predictions, world, count, memory)
@@ -130,7 +130,7 @@ def dense_of(name: str, batch: int) -> Array:
     network, sample = network_and_sample(name)
     own = NETWORKS[name][2]
     with batch_statistics(network) if own else nullcontext():
-        everything = share_of(sample, batch, 0, 1, own)
+        everything = batches_of_rank(sample, batch, 0, 1, own)
         return dense(network, everything if own else [(sample.features, sample.labels)])
 
 
@@ -177,7 +177,7 @@ def test_the_gradient_is_the_mean_loss_s(name: str, world: World) -> None:
         found = case.hessian.gradient()
         _, sample = network_and_sample(name)
         loss = torch.zeros((), dtype=torch.float64)
-        for x, y in share_of(sample, 5, 0, 1, whole=True):
+        for x, y in batches_of_rank(sample, 5, 0, 1, whole=True):
             loss = loss + classification_loss(case.network(x), y) * (
                 y.numel() / sample.labels.numel()
             )
@@ -212,12 +212,12 @@ def test_shares_make_up_the_sample(world: World) -> None:
     features = torch.arange(23)
     sample = Sample(features, features, 23)
     for whole in (True, False):
-        mine = share_of(sample, 4, world.rank, world.size, whole)
+        mine = batches_of_rank(sample, 4, world.rank, world.size, whole)
         parts = [part for share in world.comm.allgather(mine) for part, _ in share]
         assert sorted(torch.cat(parts).tolist()) == list(range(23))
         assert max(map(len, parts)) <= 4
         if whole:
-            alone = [part.tolist() for part, _ in share_of(sample, 4, 0, 1, whole)]
+            alone = [part.tolist() for part, _ in batches_of_rank(sample, 4, 0, 1, whole)]
             assert sorted(part.tolist() for part in parts) == sorted(alone)
         else:
             assert mine, "a rank without work"

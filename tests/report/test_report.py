@@ -126,7 +126,7 @@ def test_numbers_and_commands_are_those_of_the_runs(page: Path, trained: list[Pa
         assert f"{summary['heldout_loss']:.4f}" in found.cells
         again = f"mpirun -np 2 hpcddl {shlex.join(summary['command'])}"
         assert again in found.blocks
-    assert [row["state"] for row in read(page / "runs.csv")] == ["ended", "ended", "running"]
+    assert [row["state"] for row in read(page / "runs.csv")] == ["done", "done", "running"]
     records = [json.loads(line) for line in (trained[0] / "metrics.jsonl").read_text().splitlines()]
     for kind, file in (("evaluation", "evaluations"), ("diagnostics", "diagnostics")):
         mine = [row for row in read(page / f"{file}.csv") if Path(row["run"]).name == "ssgd"]

@@ -2,12 +2,13 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from hpcddl.run.state import RunState, read_state
 from hpcddl.submit.jobs import table
-from hpcddl.submit.progress import RunProgress, read_progress
 from hpcddl.submit.written import Submitted
 
 
@@ -16,7 +17,13 @@ def write_run(folder: Path, *epochs: float, more: str = "", **summary: bool) -> 
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("epochs: 10\nstart_epoch: 0\n")
     lines = [
-        {"kind": "train", "epoch": e, "loss": 4 / e, "seconds": {"load": 5 * e, "other": 15 * e}}
+        {
+            "kind": "train",
+            "time": 20 * e,
+            "epoch": e,
+            "loss": 4 / e,
+            "seconds": {"load": 5 * e, "other": 15 * e},
+        }
         for e in epochs
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -28,14 +35,43 @@ def write_run(folder: Path, *epochs: float, more: str = "", **summary: bool) -> 
 
 def test_what_is_left_is_as_slow_as_so_far(tmp_path: Path) -> None:
     """7.5 epochs of 20 s, from the last whole line of metrics."""
-    evaluation = '{"kind": "evaluation", "epoch": 2}\n'
+    evaluation = '{"kind": "evaluation", "time": 60, "epoch": 2}\n'
     run = write_run(tmp_path / "a", 1, 2.5, more=evaluation + '{"kind": "train", "epo')
-    assert read_progress(run) == RunProgress(2.5, 10, 1.6, 150.0, "")
+    assert read_state(run, now=100) == RunState("running", 2.5, 10, 1.6, 150.0)
 
 
 def test_a_run_that_has_not_begun_and_one_that_has_not_reported(tmp_path: Path) -> None:
-    assert read_progress(tmp_path) is None
-    assert read_progress(write_run(tmp_path / "a")) == RunProgress(0, 10, None, None, "")
+    assert read_state(tmp_path) == RunState("-")
+    run = write_run(tmp_path / "a")
+    assert read_state(run) == RunState("running", 0, 10)
+    assert read_state(run, now=time.time() + 61) == RunState("stopped", 0, 10)
+
+
+def test_the_words_of_runs_that_have_begun(tmp_path: Path) -> None:
+    """Silent for more than three times the longest wait so far, 30 s here, and a minute."""
+    run = write_run(tmp_path / "a", 1, 2.5)
+    assert read_state(run, now=141).word == "stopped" != read_state(run, now=140).word
+    assert read_state(write_run(tmp_path / "b", 2, diverged=False)).word == "done"
+    assert read_state(write_run(tmp_path / "c", 2, diverged=True)).word == "diverged"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", ""),
+        ("config.yaml", "a: ["),
+        ("config.yaml", "epochs: 3\n"),
+        ("summary.json", ""),
+        ("summary.json", "[]"),
+        ("summary.json", "{}"),
+        ("metrics.jsonl", "{}\n"),
+        ("metrics.jsonl", "1\n"),
+    ],
+)
+def test_a_damaged_run_is_called_so(name: str, text: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", 1, 2, diverged=False)
+    (run / name).write_text(text)
+    assert read_state(run) == RunState("damaged")
 
 
 def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

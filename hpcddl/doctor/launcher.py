@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpcddl.cluster.cores import share
+from hpcddl.cluster.cores import cores_of_rank
 from hpcddl.common.ranges import ranges
 from hpcddl.doctor.facts import Job, Rank
 from hpcddl.doctor.finding import Finding, counted, ok, worst
@@ -52,7 +52,7 @@ def _cores(node: list[Rank]) -> Finding:
     allowed = [one.machine.cores for one in node]
     union = tuple(sorted({core for one in allowed for core in one}))
     online = node[0].machine.node_cores
-    least = float(min(share(one, allowed) for one in allowed))
+    least = float(min(cores_of_rank(one, allowed) for one in allowed))
     found = f"{counted(len(node), 'rank')} on cores {ranges(union)} of {node[0].host}'s {online}"
     bound = "mpirun --bind-to none; srun --cpu-bind=none with --cpus-per-task; no taskset around it"
     if len(union) < len(node):
