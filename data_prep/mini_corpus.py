@@ -29,6 +29,7 @@ from data_prep.mini_speech import (
     generate,
     stay_probability,
 )
+from hpcddl.common.bounds import between
 from hpcddl.common.errors import UserError
 
 _JOBS = 2
@@ -46,24 +47,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("directory", type=Path, metavar="DIR", help="the new folder")
-    add("--utterances", type=int, default=504, help="in all, about 18 windows of 21 frames each")
-    add("--speakers", type=int, default=18, help="with equally many utterances, or nearly")
-    add("--classes", type=int, default=300, help=f"pdfs, {MIN_CLASSES} to {MAX_CLASSES}")
-    add("--seed", type=int, default=0, help="draws everything")
+    add(
+        "--utterances",
+        type=between(1, 10**6),
+        default=504,
+        help="in all, about 18 windows of 21 frames each",
+    )
+    add(
+        "--speakers",
+        type=between(2, 9999),
+        default=18,
+        help="with equally many utterances, or nearly",
+    )
+    add("--classes", type=between(MIN_CLASSES, MAX_CLASSES), default=300, help="pdfs")
+    add("--seed", type=between(0, 2**63), default=0, help="draws everything")
     add("--overwrite", action="store_true", help="replace an earlier corpus at DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the corpus in one piece."""
-    for name, low, high in (
-        ("speakers", 2, 9999),
-        ("utterances", arguments.speakers, 10**6),
-        ("classes", MIN_CLASSES, MAX_CLASSES),
-        ("seed", 0, 2**63),
-    ):
-        value = getattr(arguments, name)
-        if not low <= value <= high:
-            raise UserError(f"--{name}: {value}, allowed: {low} .. {high}")
+    if arguments.utterances < arguments.speakers:
+        raise UserError(
+            f"--utterances: {arguments.utterances}: must be at least --speakers "
+            f"{arguments.speakers}"
+        )
     speech = generate(arguments.utterances, arguments.speakers, arguments.classes, arguments.seed)
     out = Path(arguments.directory).absolute()
     with new_folder(out, "ali/final.mdl", arguments.overwrite) as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from hpcddl.analysis.curvature_plot import draw_density, draw_grid
@@ -11,7 +12,7 @@ from hpcddl.analysis.directions import NORMALISE
 from hpcddl.analysis.landscape import distinct_names
 from hpcddl.analysis.spectrum import Curvature, SpectrumPlan, survey
 from hpcddl.cluster.world import World
-from hpcddl.common.bounds import check_above_zero, check_least
+from hpcddl.common.bounds import above, at_least
 from hpcddl.common.errors import UserError
 from hpcddl.run.trained import load_trained
 
@@ -32,26 +33,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--epoch", type=int, help="after that many epochs; default: the newest")
     add("--data", metavar="PATH", help="the data set, where it has moved")
     add("--of", choices=("train", "heldout"), default="train", help="whose loss")
-    add("--samples", type=int, default=1024, metavar="N", help="drawn from it, at most")
-    add("--batch", type=int, help="samples at once; default: what a learner of the run took")
+    add("--samples", type=at_least(1), default=1024, metavar="N", help="drawn from it, at most")
+    add(
+        "--batch", type=at_least(1), help="samples at once; default: what a learner of the run took"
+    )
     add(
         "--batch-norm",
         choices=("eval", "train"),
         default="eval",
         help="eval: the consensus's statistics, at every point; train: those of each batch",
     )
-    add("--top", type=int, default=5, metavar="K", help="largest eigenvalues")
+    add("--top", type=at_least(1), default=5, metavar="K", help="largest eigenvalues")
     add(
         "--tolerance",
-        type=float,
+        type=above(0),
         default=1e-3,
         help="of residuals: relative to an eigenvalue, for the least to lambda_max - lambda_min",
     )
     add("--density", action="store_true", help="by stochastic Lanczos quadrature")
-    add("--probes", type=int, default=10, help="random vectors of the density")
-    add("--steps", type=int, default=80, help="of Lanczos from each")
-    add("--grid", type=int, default=0, metavar="K", help="K x K points (paper A: 4); 0: none")
-    add("--scale", type=float, default=0.1, help="how far the grid goes, both ways")
+    add("--probes", type=at_least(1), default=10, help="random vectors of the density")
+    add("--steps", type=at_least(2), default=80, help="of Lanczos from each")
+    add("--grid", type=_grid, default=0, metavar="K", help="K x K points (paper A: 4); 0: none")
+    add("--scale", type=above(0), default=0.1, help="how far the grid goes, both ways")
     add(
         "--normalise",
         choices=NORMALISE,
@@ -59,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="filter: 1 is the length of each filter (Li et al. 2018), biases and normalisation "
         "layers stay as they are; none: N(0, 1) for every weight",
     )
-    add("--seed", type=int, default=0, help="of samples, directions and random vectors")
+    add("--seed", type=at_least(0), default=0, help="of samples, directions and random vectors")
     add(
         "--memory",
-        type=float,
+        type=at_least(0.0),
         default=1.0,
         metavar="GIB",
         help="of each rank, for graphs that save a third of each product and more",
@@ -78,7 +81,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, world: World) -> int:
-    world.together(lambda: _check(arguments))
     names = world.together(lambda: distinct_names(arguments.runs))
     first = arguments.runs[0]
     alone = len(arguments.runs) == 1
@@ -106,23 +108,12 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
     return 0
 
 
-_LOWEST = {
-    "samples": 1,
-    "batch": 1,
-    "top": 1,
-    "probes": 1,
-    "steps": 2,
-    "grid": 0,
-    "seed": 0,
-    "memory": 0,
-}
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    check_least(arguments, _LOWEST)
-    if arguments.grid == 1:
-        raise UserError("--grid: 1, allowed: 0 or at least 2")
-    check_above_zero(arguments, "scale", "tolerance")
+def _grid(text: str) -> int:
+    """None, or enough points for two directions."""
+    points = at_least(0)(text)
+    if points == 1:
+        raise ArgumentTypeError("1: must be 0 or at least 2")
+    return points
 
 
 def _make(folder: Path) -> None:

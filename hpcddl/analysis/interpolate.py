@@ -15,7 +15,7 @@ import numpy as np
 from hpcddl.analysis.interpolate_plot import draw
 from hpcddl.analysis.line import Line, Losses, described, interpolate
 from hpcddl.cluster.world import World
-from hpcddl.common.bounds import check_least
+from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import write_whole
 from hpcddl.common.table import aligned
@@ -37,9 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="PATH", help="the data set, where it has moved")
     add("--from", type=float, default=-1.0, dest="begin", metavar="T", help="the first t")
     add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
-    add("--points", type=int, default=31, metavar="K", help="evenly spaced, both ends included")
-    add("--samples", type=int, default=2048, metavar="N", help="drawn from each set, at most")
-    add("--batch", type=int, help="samples at once; default: what a learner of run A took")
+    add(
+        "--points",
+        type=at_least(2),
+        default=31,
+        metavar="K",
+        help="evenly spaced, both ends included",
+    )
+    add(
+        "--samples",
+        type=at_least(1),
+        default=2048,
+        metavar="N",
+        help="drawn from each set, at most",
+    )
+    add("--batch", type=at_least(1), help="samples at once; default: what a learner of run A took")
     add(
         "--batch-norm",
         choices=("recomputed", "interpolated"),
@@ -47,8 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="statistics of each point's own weights on training batches, or those of the runs, "
         "interpolated as the weights are (beyond both, variances may fall below 0: no loss)",
     )
-    add("--statistics-batches", type=int, default=16, metavar="N", help="to recompute them on")
-    add("--seed", type=int, default=0, help="of the samples")
+    add(
+        "--statistics-batches",
+        type=at_least(1),
+        default=16,
+        metavar="N",
+        help="to recompute them on",
+    )
+    add("--seed", type=at_least(0), default=0, help="of the samples")
     add("--out", type=Path, help="folder; default: RUN_A/analysis/interpolate")
     add("--overwrite", action="store_true", help="begin anew where points are kept")
 
@@ -79,8 +97,6 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    least = {"points": 2, "samples": 1, "batch": 1, "statistics_batches": 1, "seed": 0}
-    check_least(arguments, least)
     if not (isfinite(arguments.begin) and arguments.begin < arguments.end < float("inf")):
         raise UserError(f"--from {arguments.begin:g} --to {arguments.end:g}: must go upwards")
 

@@ -12,7 +12,7 @@ from hpcddl.analysis.landscape_plot import draw
 from hpcddl.analysis.landscape_report import table, write
 from hpcddl.analysis.surface import SurfacePlan, survey
 from hpcddl.cluster.world import World
-from hpcddl.common.bounds import check_above_zero, check_least
+from hpcddl.common.bounds import above, at_least
 from hpcddl.common.errors import UserError
 from hpcddl.run.trained import load_trained
 
@@ -29,9 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
     add("--epoch", type=int, help="after that many epochs; default: the newest")
     add("--data", metavar="PATH", help="the data set, where it has moved")
-    add("--points", type=int, default=50, metavar="K", help="along each direction")
-    add("--scale", type=float, default=0.1, help="how far to go along each direction, both ways")
-    add("--directions", type=int, default=0, metavar="N", help="N profiles in place of contours")
+    add("--points", type=at_least(2), default=50, metavar="K", help="along each direction")
+    add("--scale", type=above(0), default=0.1, help="how far to go along each direction, both ways")
+    add(
+        "--directions",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="N profiles in place of contours",
+    )
     add(
         "--normalise",
         choices=NORMALISE,
@@ -40,16 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "layers stay as they are; none: N(0, 1) for every weight",
     )
     add("--of", choices=("heldout", "train"), default="heldout", help="whose loss")
-    add("--samples", type=int, default=2048, metavar="N", help="drawn from it, at most")
-    add("--batch", type=int, help="samples at once; default: what a learner of the run took")
+    add("--samples", type=at_least(1), default=2048, metavar="N", help="drawn from it, at most")
+    add(
+        "--batch", type=at_least(1), help="samples at once; default: what a learner of the run took"
+    )
     add(
         "--batch-norm",
         choices=("eval", "train"),
         default="eval",
         help="eval: the consensus's statistics, at every point; train: those of each batch",
     )
-    add("--seed", type=int, default=0, help="of directions and samples")
-    add("--spacing", type=float, help="between contours (paper A: 0.005); default: about 12")
+    add("--seed", type=at_least(0), default=0, help="of directions and samples")
+    add("--spacing", type=above(0), help="between contours (paper A: 0.005); default: about 12")
     add("--log", action="store_true", help="draw log10 of the loss (paper A fig. 2b)")
     add("--out", type=Path, help="folder; default: RUN/analysis/landscape, of several landscape")
     add("--overwrite", action="store_true", help="begin anew where points are kept")
@@ -63,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, world: World) -> int:
-    world.together(lambda: _check(arguments))
     names = world.together(lambda: distinct_names(arguments.runs))
     out = arguments.out or _default_folder(arguments.runs)
     plan = SurfacePlan(
@@ -103,11 +110,3 @@ def distinct_names(runs: Sequence[Path]) -> list[str]:
 
 def _default_folder(runs: Sequence[Path]) -> Path:
     return runs[0] / "analysis" / "landscape" if len(runs) == 1 else runs[0].parent / "landscape"
-
-
-_LOWEST = {"points": 2, "directions": 0, "samples": 1, "batch": 1, "seed": 0}
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    check_least(arguments, _LOWEST)
-    check_above_zero(arguments, "scale", "spacing")

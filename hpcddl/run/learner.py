@@ -74,7 +74,7 @@ def _strategy(config: Config, choice: Choice, model: nn.Module, world: World) ->
     if local.loss_scale and not strategy.may_skip_steps:
         raise UserError(
             f"autocast=float16: strategy.name={choice.name} cannot do without a step of a "
-            "learner whose gradient overflows; allowed: bfloat16"
+            "learner whose gradient overflows; must be bfloat16"
         )
     if weight.std:
         return WeightNoise(strategy, weight.std, weight.reading, config.seed)

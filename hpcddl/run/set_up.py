@@ -114,7 +114,7 @@ def _diagnostics(
         return None
     if options.second_order and config.compile:
         raise UserError(
-            "diagnostics.second_order=true: torch.compile has no second derivatives; allowed: "
+            "diagnostics.second_order=true: torch.compile has no second derivatives; fix: "
             "compile=false"
         )
     dataset = train_set if options.of == "train" else heldout
