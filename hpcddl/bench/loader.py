@@ -220,7 +220,8 @@ def as_text(result: bench.Result) -> str:
     lines = [
         f"{result['windows']} windows of {FRAMES} x {result['dimension']}, {result['dtype']}, "
         f"batches of {result['batch']}, {result['cores']} cores, {result['machine']}",
-        f"one core's memcpy: {result['memcpy_gib_per_second']:.1f} GiB/s",
+        f"one core's memcpy: {result['memcpy_gib_per_second']:.1f} GiB/s; what is cold is compared "
+        "with what is cold",
         *bench.table(rows, columns),
     ]
     if result["cold_blocks/cold_sequential"] is None:
