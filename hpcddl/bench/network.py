@@ -14,7 +14,7 @@ from torch import nn
 from hpcddl.bench.checks import check
 from hpcddl.bench.methods import ALONE, Build, ours, theirs
 from hpcddl.bench.timing import slowest
-from hpcddl.cluster.network import EmulatedNetwork, Link, Network
+from hpcddl.cluster.links import EmulatedNetwork, Link, Network
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.progress import Progress

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from mpi4py import MPI
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from hpcddl.cluster.network import EmulatedNetwork, Link
+from hpcddl.cluster.links import EmulatedNetwork, Link
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.options import Strict

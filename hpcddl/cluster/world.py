@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 from hpcddl.cluster.cores import cores_of_rank
 from hpcddl.cluster.launcher import promised_size
-from hpcddl.cluster.network import Network
+from hpcddl.cluster.links import Network
 from hpcddl.cluster.ranks import join
 from hpcddl.common.errors import UserError
 

@@ -7,7 +7,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from hpcddl.cluster.network import Network
+from hpcddl.cluster.links import Network
 from hpcddl.communication.compression import Compressor
 from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.shares import Message, Shares

@@ -18,8 +18,8 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
+from hpcddl.cluster.links import Network, Wait
 from hpcddl.cluster.mpi_library import cuda_aware
-from hpcddl.cluster.network import Network, Wait
 from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.topology import Matrix
 

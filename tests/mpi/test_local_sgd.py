@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcddl.cluster.network import Network
+from hpcddl.cluster.links import Network
 from hpcddl.cluster.world import World
 from tests.mpi.test_strategies import OPTIMIZERS, STEPS, all_weights, build, run
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from hpcddl.cluster.network import EmulatedNetwork, Link
+from hpcddl.cluster.links import EmulatedNetwork, Link
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
 from hpcddl.optimizers import sgd
