@@ -14,7 +14,7 @@ from torch import nn
 from hpcddl.bench.checks import check
 from hpcddl.bench.methods import ALONE, Build, ours, theirs
 from hpcddl.bench.timing import slowest
-from hpcddl.cluster.links import EmulatedNetwork, Link, Network
+from hpcddl.cluster.links import EmulatedLinks, Link, put_links, split
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.progress import Progress
@@ -127,10 +127,10 @@ def measure(
 def _emulated(world: World, between: Link, round_delay_seconds: float = 0.0) -> World:
     """Two nodes of half the learners each; inside a node nothing is added."""
     half = world.size // 2
-    node: Any = world.comm.Split(world.rank // half)
     nodes = [rank // half for rank in range(world.size)]
-    network: Network = EmulatedNetwork(world.comm, nodes, Link(), between, round_delay_seconds)
-    return replace(world, node=node, network=network)
+    comm = world.comm.Dup()
+    put_links(comm, EmulatedLinks(comm, nodes, Link(), between, round_delay_seconds))
+    return replace(world, comm=comm, node=split(comm, nodes[world.rank]))
 
 
 def as_text(r: dict[str, Any]) -> str:

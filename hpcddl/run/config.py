@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from hpcddl.cluster.emulate import NetworkOptions
+from hpcddl.cluster.emulate import LinksSection
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import write_whole
 from hpcddl.common.options import Choice, From, Strict
@@ -78,7 +78,7 @@ class Config(Strict):
     weight_noise: WeightNoise = WeightNoise()
     gradient_noise: GradientNoise = GradientNoise()
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # of each gradient before it is stepped
-    network: NetworkOptions = NetworkOptions()
+    network: LinksSection = LinksSection()
     checkpoint: Checkpointing = Checkpointing()
     init_from: str | None = None  # RUN@EPOCH: weights and statistics of another run's consensus
     batch_norm: Annotated[Choice, From(BATCH_NORM)] = Choice("averaged", {})  # of the consensus
