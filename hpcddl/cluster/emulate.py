@@ -1,4 +1,4 @@
-"""Which links a recipe wants emulated: `network.emulate`."""
+"""Which links a recipe wants emulated: `links.emulate`."""
 
 from __future__ import annotations
 
@@ -54,12 +54,10 @@ def emulated(world: World, options: Emulation) -> World:
     least = world.comm.allreduce(here.size, MPI.MIN)
     here.Free()
     if least < world.size:
-        raise UserError(
-            "network.emulate: needs all learners on one machine, whose clock they share"
-        )
+        raise UserError("links.emulate: needs all learners on one machine, whose clock they share")
     for learner in options.slow:
         if not 0 <= learner < world.size:
-            raise UserError(f"network.emulate.slow={learner}: must be 0 to {world.size - 1}")
+            raise UserError(f"links.emulate.slow={learner}: must be 0 to {world.size - 1}")
     if options.node_size is None:
         node = world.node.bcast(world.rank)
     else:
