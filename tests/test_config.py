@@ -50,6 +50,38 @@ def test_a_recipe_file_may_build_on_a_packaged_one(tmp_path: Path) -> None:
     assert load_config(str(recipe)).strategy.name == "ssgd"
 
 
+SLOW = "emulate: {between: {latency_seconds: 0.5}}"
+
+
+@pytest.mark.parametrize("section", ["network", "links"])
+@pytest.mark.parametrize("override", ["network", "links"])
+def test_links_have_an_old_name(section: str, override: str, tmp_path: Path) -> None:
+    """`network:` of older recipes and overrides is `links:`, which is what is written."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"base: mini.ssgd\n{section}: {{{SLOW}}}\n")
+    config = load_config(str(recipe), [f"{override}.emulate.round_delay_seconds=2"])
+    assert config.links.emulate is not None
+    assert config.links.emulate.between.latency_seconds == 0.5
+    assert config.links.emulate.round_delay_seconds == 2
+    assert "network" not in config.plain()
+    assert load_config("mini.ssgd", [f"{override}={{{SLOW}}}"]).links == config.links.model_copy(
+        update={"emulate": config.links.emulate.model_copy(update={"round_delay_seconds": 0.0})}
+    )
+
+
+def test_links_under_both_names_are_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"base: mini.ssgd\nnetwork: {{{SLOW}}}\nlinks: {{{SLOW}}}\n")
+    line = "network must not be given beside links, whose old name it is; fix: write links for"
+    for name, overrides, where in (
+        (str(recipe), [], str(recipe)),
+        ("mini.ssgd", ["links.emulate.node_size=1", "network.emulate.slow={0: 2}"], "overrides"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_config(name, overrides)
+        assert str(caught.value) == f"{where}: {line} network"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -277,6 +277,29 @@ def test_checkpoints_of_the_version_before_are_resumed(
     assert summary(run)["weights_sha256"] == whole["weights_sha256"]
 
 
+def test_a_run_whose_links_were_called_network_is_resumed(
+    shards: Path, tmp_path: Path, command: Launch
+) -> None:
+    """By a recipe of either name, to the same weights; other links are refused as ever."""
+    emulate, more = "emulate: {slow: {0: 1.5}}", "checkpoint: {keep_last: 99}"
+    recipe, run = write_recipe(tmp_path / "r.yaml", shards, "ssgd", more), tmp_path / "run"
+    words = ["train", recipe, "--resume", "--out", run]
+    assert command(*words, f"network={{{emulate}}}").returncode == 0
+    whole = summary(run)
+    for name in ("links", "network"):
+        killed_after(run, 10)
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["network"] = config.pop("links")
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        refused(command(*words), "--resume: links was {'emulate': {", "and is {'emulate': None}")
+        done = command(*words, f"{name}={{{emulate}}}")
+        assert "resumed after 10 updates, in epoch 2" in done.stdout
+        assert summary(run)["weights_sha256"] == whole["weights_sha256"]
+        after = yaml.safe_load((run / "config.yaml").read_text())
+        assert after.pop("links") == config.pop("network")
+        assert after == config
+
+
 def test_resuming_a_finished_run_succeeds(shards: Path, tmp_path: Path, command: Launch) -> None:
     """It says so and changes nothing, also of a run that diverged; a lost summary is made again."""
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, "dpsgd"), tmp_path / "run"

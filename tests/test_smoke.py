@@ -131,7 +131,7 @@ def test_late_phases_are_shifted_and_periods_cut(world: World) -> None:
         "strategy={name: local_sgd, steps: 16, after: 100, warmup: linear, warmup_epochs: 3}",
         "schedule={name: step, rate: 0.1, milestones: [20, 60, 80], warmup_epochs: 5}",
         "batch_norm={name: recomputed, batches: 8}",
-        "network.emulate.slow={0: 2, 7: 3}",
+        "links.emulate.slow={0: 2, 7: 3}",
     )
     config = load_config("cifar10.resnet20.ssgd", words)
     short = shorten(config, world, Path("data"), own_batch=False)
@@ -143,7 +143,7 @@ def test_late_phases_are_shifted_and_periods_cut(world: World) -> None:
     assert changes(config, short) == [
         "strategy.steps=1 instead of 16",
         "batch_norm.batches=1 instead of 8",
-        "network.emulate.slow.7=None instead of 3.0",
+        "links.emulate.slow.7=None instead of 3.0",
     ]
 
 

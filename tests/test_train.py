@@ -314,29 +314,25 @@ def test_a_tight_clip_stops_learning(shards: Path, tmp_path: Path, command: Laun
         assert last == pytest.approx(first, rel=1e-5)
 
 
-def test_an_emulated_network_changes_no_weight(
-    shards: Path, tmp_path: Path, hpcddl: Launch
-) -> None:
+def test_emulated_links_change_no_weight(shards: Path, tmp_path: Path, hpcddl: Launch) -> None:
     """It says that seconds are emulated ones; a rank count that it cannot have is refused."""
     recipe = write_recipe(tmp_path / "r.yaml", shards, "{name: dpsgd, topology: ring}")
     slow = (
-        "network.emulate.node_size=1",
-        "network.emulate.between.latency_seconds=0.001",
-        "network.emulate.between.bytes_per_second=1e7",
-        "network.emulate.round_delay_seconds=0.001",
-        "network.emulate.slow={0: 1.5}",
+        "links.emulate.node_size=1",
+        "links.emulate.between.latency_seconds=0.001",
+        "links.emulate.between.bytes_per_second=1e7",
+        "links.emulate.round_delay_seconds=0.001",
+        "links.emulate.slow={0: 1.5}",
     )
     checksums = []
     for name, words in (("real", ()), ("slow", slow)):
         done = hpcddl("train", recipe, *words, "--out", tmp_path / name, ranks=2)
         assert done.returncode == 0, done.stderr
-        assert ("emulated network" in done.stdout) == bool(words)
+        assert ("emulated links" in done.stdout) == bool(words)
         checksums.append(summary(tmp_path / name)["weights_sha256"])
     assert checksums[0] == checksums[1]
-    wrong = hpcddl(
-        "train", recipe, "network.emulate.slow={2: 2}", "--out", tmp_path / "no", ranks=2
-    )
-    refused(wrong, "network.emulate.slow=2: must be 0 to 1")
+    wrong = hpcddl("train", recipe, "links.emulate.slow={2: 2}", "--out", tmp_path / "no", ranks=2)
+    refused(wrong, "links.emulate.slow=2: must be 0 to 1")
 
 
 def test_gradient_noise_reaches_the_strategy(shards: Path, tmp_path: Path, command: Launch) -> None:

@@ -11,12 +11,11 @@ example: mpirun -np 2 --bind-to none hpcddl bench network
 import argparse
 import copy
 from dataclasses import replace
-from typing import Any
 
 from hpcddl.bench import benchmark as bench
 from hpcddl.bench.inputs import WINDOW, random_windows
 from hpcddl.bench.methods import ALONE, Build, nobody, ours
-from hpcddl.cluster.network import EmulatedNetwork, Link, Network
+from hpcddl.cluster.links import EmulatedLinks, Link, put_links, split
 from hpcddl.cluster.world import World
 from hpcddl.common.bounds import at_least
 from hpcddl.common.progress import Progress
@@ -98,10 +97,10 @@ def measure(
 def _emulated(world: World, between: Link, round_delay_seconds: float = 0.0) -> World:
     """Makes two nodes of half the learners each; inside a node nothing is added."""
     half = world.size // 2
-    node: Any = world.comm.Split(world.rank // half)
     nodes = [rank // half for rank in range(world.size)]
-    network: Network = EmulatedNetwork(world.comm, nodes, Link(), between, round_delay_seconds)
-    return replace(world, node=node, network=network)
+    comm = world.comm.Dup()
+    put_links(comm, EmulatedLinks(comm, nodes, Link(), between, round_delay_seconds))
+    return replace(world, comm=comm, node=split(comm, nodes[world.rank]))
 
 
 def as_text(r: bench.Result) -> str:

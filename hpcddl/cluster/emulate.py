@@ -1,15 +1,15 @@
-"""Which network a recipe wants emulated: `network.emulate`."""
+"""Which links a recipe wants emulated: `links.emulate`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated
 
 from mpi4py import MPI
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from hpcddl.cluster.network import EmulatedNetwork, Link
+from hpcddl.cluster.links import EmulatedLinks, Link, put_links, split
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.options import Strict
@@ -28,7 +28,7 @@ class LinkOptions(Strict):
 
 
 class Emulation(Strict):
-    """A network slower than the machine's own, and learners slower than it."""
+    """Links slower than the machine's own, and learners slower than it."""
 
     node_size: PositiveInt | None = None  # consecutive learners of a node; None: the launcher's
     within: LinkOptions = LinkOptions()  # inside a node
@@ -38,35 +38,38 @@ class Emulation(Strict):
     slow: dict[int, Annotated[float, Field(ge=1)]] = Field(default_factory=dict)
 
 
-class NetworkOptions(Strict):
-    """The network there is, unless one is emulated."""
+class LinksSection(Strict):
+    """The real links, unless others are emulated."""
 
     emulate: Emulation | None = None
 
 
 def emulated(world: World, options: Emulation) -> World:
-    """The same learners in a world with that network, and with its nodes. Collective.
+    """The same learners in a world with those links, and with their nodes. Collective.
 
     Raises:
         UserError: learners on several machines, whose clocks differ; a slow learner that is none.
     """
-    here: Any = world.comm.Split_type(MPI.COMM_TYPE_SHARED)
-    if world.comm.allreduce(here.size, MPI.MIN) < world.size:
-        raise UserError(
-            "network.emulate: needs all learners on one machine, whose clock they share"
-        )
+    here = world.comm.Split_type(MPI.COMM_TYPE_SHARED)
+    least = world.comm.allreduce(here.size, MPI.MIN)
+    here.Free()
+    if least < world.size:
+        raise UserError("links.emulate: needs all learners on one machine, whose clock they share")
     for learner in options.slow:
         if not 0 <= learner < world.size:
-            raise UserError(f"network.emulate.slow={learner}: must be 0 to {world.size - 1}")
-    node: Any = world.node
-    if options.node_size is not None:
-        node = world.comm.Split(world.rank // options.node_size)
-    network = EmulatedNetwork(
-        world.comm,
-        world.comm.allgather(node.bcast(world.rank)),
+            raise UserError(f"links.emulate.slow={learner}: must be 0 to {world.size - 1}")
+    if options.node_size is None:
+        node = world.node.bcast(world.rank)
+    else:
+        node = world.rank // options.node_size
+    comm = world.comm.Dup()  # the world given keeps its real links
+    links = EmulatedLinks(
+        comm,
+        comm.allgather(node),
         options.within.link(),
         options.between.link(),
         options.round_delay_seconds,
         options.slow.get(world.rank, 1.0),
     )
-    return replace(world, node=node, network=network)
+    put_links(comm, links)
+    return replace(world, comm=comm, node=split(comm, node))

@@ -6,6 +6,8 @@ from typing import Any
 
 from mpi4py import MPI
 
+from hpcddl.cluster.links import split
+
 
 def join(node_size: int | None = None) -> tuple[MPI.Intracomm, MPI.Intracomm]:
     """All ranks, and those of this node. Collective.
@@ -14,10 +16,7 @@ def join(node_size: int | None = None) -> tuple[MPI.Intracomm, MPI.Intracomm]:
         node_size: fakes nodes of that many consecutive ranks (tests on one machine).
     """
     comm = MPI.COMM_WORLD.Dup()
-    # mpi4py's own types call both of these plain communicators.
-    node: Any = (
-        comm.Split_type(MPI.COMM_TYPE_SHARED)
-        if node_size is None
-        else comm.Split(comm.rank // node_size)
-    )
+    if node_size is not None:
+        return comm, split(comm, comm.rank // node_size)
+    node: Any = comm.Split_type(MPI.COMM_TYPE_SHARED)  # a plain communicator to mpi4py's types
     return comm, node

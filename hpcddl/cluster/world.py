@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,6 @@ from mpi4py import MPI
 
 from hpcddl.cluster.cores import cores_of_rank
 from hpcddl.cluster.launcher import promised_size
-from hpcddl.cluster.network import Network
 from hpcddl.cluster.ranks import join
 from hpcddl.common.errors import UserError
 
@@ -32,12 +31,11 @@ class AgreedError(UserError):
 
 @dataclass(frozen=True)
 class World:
-    """All learners (`comm`), those of this node (`node`), this one's device, and the network."""
+    """All learners (`comm`), those of this node (`node`), and this one's device."""
 
     comm: MPI.Intracomm
     node: MPI.Intracomm
     device: torch.device
-    network: Network = field(default_factory=Network)
 
     @property
     def rank(self) -> int:

@@ -7,7 +7,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from hpcddl.cluster.network import Network
+from hpcddl.cluster.links import Links, links_of
 from hpcddl.communication.compression import Compressor
 from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.shares import Message, Shares
@@ -30,9 +30,9 @@ class Averager:
 class Mean(Averager):
     """vector (d,) <- its mean over the learners, by one MPI allreduce; the same on all of them."""
 
-    def __init__(self, comm: MPI.Intracomm, network: Network | None = None) -> None:
+    def __init__(self, comm: MPI.Intracomm) -> None:
         self.comm = comm
-        self._network = network or Network()
+        self._links = links_of(comm)
         self.bytes_sent = 0
 
     def __call__(self, vector: Tensor) -> None:
@@ -41,13 +41,28 @@ class Mean(Averager):
 
     def add_up(self, vector: Tensor) -> None:
         """vector (d,) <- the learners' sum, for those who divide on their way."""
-        host = vector.cpu()  # the vector itself when it is on the CPU
-        self.bytes_sent = ring_allreduce_bytes(vector, self.comm.size)
-        arrived = self._network.average(self.comm, self.bytes_sent)
-        self.comm.Allreduce(MPI.IN_PLACE, host.numpy(), MPI.SUM)
-        arrived()
-        if host is not vector:
-            vector.copy_(host)
+        self.bytes_sent = _add_up(self.comm, vector, self._links)
+
+
+def average_aside(comm: MPI.Intracomm, vector: Tensor) -> None:
+    """vector (d,) <- its mean over the learners of `comm`, for what is no part of training.
+
+    Emulated links add nothing to it. Collective.
+    """
+    _add_up(comm, vector, Links())
+    vector.div_(comm.size)
+
+
+def _add_up(comm: MPI.Intracomm, vector: Tensor, links: Links) -> int:
+    """vector (d,) <- the learners' sum; the bytes that each has sent for it."""
+    host = vector.cpu()  # the vector itself when it is on the CPU
+    bytes_sent = ring_allreduce_bytes(vector, comm.size)
+    arrived = links.average(comm, bytes_sent)
+    comm.Allreduce(MPI.IN_PLACE, host.numpy(), MPI.SUM)
+    arrived()
+    if host is not vector:
+        vector.copy_(host)
+    return bytes_sent
 
 
 class RoundedMean(Averager):
@@ -56,18 +71,16 @@ class RoundedMean(Averager):
     It is added up in the vector's own type. All learners end with the same bits.
     """
 
-    def __init__(
-        self, comm: MPI.Intracomm, dtype: torch.dtype, size: int, network: Network | None = None
-    ) -> None:
+    def __init__(self, comm: MPI.Intracomm, dtype: torch.dtype, size: int) -> None:
         self.dtype = dtype
-        self._network = network or Network()
+        self._links = links_of(comm)
         self._shares = Shares(comm, size, dtype.itemsize)
         self.comm = comm
         self.bytes_sent = self._shares.bytes_sent
 
     def __call__(self, vector: Tensor) -> None:
         message = vector.to("cpu", self.dtype)
-        arrived = self._network.average(self.comm, self.bytes_sent)
+        arrived = self._links.average(self.comm, self.bytes_sent)
         parts = torch.from_numpy(self._shares.scatter(_bytes(message)).ravel()).view(self.dtype)
         total = torch.zeros(len(parts) // self.comm.size, dtype=vector.dtype)
         for part in parts.chunk(self.comm.size):
@@ -89,16 +102,16 @@ class MajorityVote:
     Bernstein et al. 2018, alg. 3. A bit has no zero: sign(0) counts as +, and so does a tie.
     """
 
-    def __init__(self, comm: MPI.Intracomm, size: int, network: Network | None = None) -> None:
+    def __init__(self, comm: MPI.Intracomm, size: int) -> None:
         self.comm = comm
-        self._network = network or Network()
+        self._links = links_of(comm)
         self._shares = Shares(comm, -(-size // 8))
         self.bytes_sent = self._shares.bytes_sent
         """By this learner in a vote."""
 
     def __call__(self, vector: Tensor) -> None:
         ballot = np.packbits(vector.cpu().numpy() >= 0)
-        arrived = self._network.average(self.comm, self.bytes_sent)
+        arrived = self._links.average(self.comm, self.bytes_sent)
         votes = np.zeros(8 * self._shares.mine, np.uint16)
         for ballots in self._shares.scatter(ballot):
             votes += np.unpackbits(ballots)
@@ -122,11 +135,10 @@ class CompressedMean(Averager):
         comm: MPI.Intracomm,
         compressor: Compressor,
         sizes: Sequence[int],
-        network: Network | None = None,
         error_feedback: bool = False,
     ) -> None:
         self.comm = comm
-        self._network = network or Network()
+        self._links = links_of(comm)
         self.compressor = compressor
         self.sizes = sizes
         self.error_feedback = error_feedback
@@ -152,7 +164,7 @@ class CompressedMean(Averager):
         message = self.compressor.encode(host, self.sizes)
         messages = np.empty((self.comm.size, len(message)), np.uint8)
         self.bytes_sent = (self.comm.size - 1) * message.nbytes
-        arrived = self._network.average(self.comm, self.bytes_sent)
+        arrived = self._links.average(self.comm, self.bytes_sent)
         self.comm.Allgather(message, messages)
         arrived()
         if self._decoded is None:  # kept: new memory costs more than decoding

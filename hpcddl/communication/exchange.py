@@ -18,8 +18,8 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
+from hpcddl.cluster.links import Wait, links_of
 from hpcddl.cluster.mpi_library import cuda_aware
-from hpcddl.cluster.network import Network, Wait
 from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.topology import Matrix
 
@@ -41,7 +41,6 @@ class NeighbourExchange:
         weights: FlatWeights,
         group: MPI.Intracomm | None = None,
         dtype: torch.dtype | None = None,
-        network: Network | None = None,
     ) -> None:
         """Makes the buffers' plan; collective.
 
@@ -55,7 +54,7 @@ class NeighbourExchange:
         self.comm = comm.Dup()
         self.group = group.Dup() if group is not None and group.size > 1 else None
         self.weights = weights
-        self._network = network or Network()
+        self._links = links_of(self.comm)
         self._arrived: Wait | None = None
         self.bytes_sent = 0  # by the last exchange
         # Of the last exchange: into the send buffer; from posting until all had arrived; mixing.
@@ -206,14 +205,14 @@ class NeighbourExchange:
         self._posted = time.perf_counter()
         mine = own[self._share]
         if self._uniform:
-            self._arrived = self._network.average(
+            self._arrived = self._links.average(
                 self.comm, ring_allreduce_bytes(mine, self.comm.size)
             )
             self._requests = [self.comm.Iallreduce(mine, received[0][self._share], MPI.SUM)]
             self.bytes_sent += ring_allreduce_bytes(mine, self.comm.size)
             return
         sources = [k for k, _ in self._mixing]
-        self._arrived = self._network.exchange(self.comm, mine.nbytes, targets, sources)
+        self._arrived = self._links.exchange(self.comm, mine.nbytes, targets, sources)
         self._requests = [
             self.comm.Irecv(_raw(received[i][self._share]), k) for i, k in enumerate(sources)
         ]
@@ -239,7 +238,7 @@ class NeighbourExchange:
         begins = [end * buffer.itemsize for end in self._ends]
         lengths = [end - begin for begin, end in pairwise(begins)]
         sent = (self.group.size - 1) * lengths[self.group.rank]
-        arrived = self._network.average(self.group, sent)
+        arrived = self._links.average(self.group, sent)
         self.group.Allgatherv(MPI.IN_PLACE, [_raw(buffer), lengths, begins[:-1], MPI.BYTE])
         arrived()
         self.bytes_sent += sent

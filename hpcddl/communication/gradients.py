@@ -9,6 +9,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor, nn
 
+from hpcddl.cluster.links import links_of
 from hpcddl.cluster.world import World
 from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.horovod import finish, start
@@ -35,7 +36,7 @@ class GradientMean:
         self._bytes = [ring_allreduce_bytes(p, comm.size) for p in self._parameters]
         self.bytes_sent = sum(self._bytes)
         """By each learner for one mean."""
-        self._network = world.network.gradients(comm, len(named), fusion_mib << 20)
+        self._links = links_of(comm).gradients(comm, len(named), fusion_mib << 20)
         self._running: dict[int, int] = {}  # parameter -> Horovod's handle
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(partial(self._start, i))
@@ -51,7 +52,7 @@ class GradientMean:
                     parameter.grad = torch.zeros_like(parameter)
                 self._start(i, parameter)
         finish(self._running.values())
-        self._network.arrive()
+        self._links.arrive()
         self._running.clear()
 
     def stop(self) -> None:
@@ -61,7 +62,7 @@ class GradientMean:
         self._hooks.clear()
 
     def _start(self, i: int, parameter: Tensor) -> None:
-        self._network.ready(i, self._bytes[i])
+        self._links.ready(i, self._bytes[i])
         self._running[i] = hvd.allreduce_async_(
             parameter.grad, op=hvd.Average, name=self._names[i], process_set=self._set
         )

@@ -1,9 +1,8 @@
 """Partitions of the learners: blocks, and those who stand at the same place in each."""
 
-from typing import Any
-
 from mpi4py import MPI
 
+from hpcddl.cluster.links import split
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 
@@ -12,8 +11,7 @@ def block_of(world: World, size: int | None) -> MPI.Intracomm:
     """The learners of this one's block: of its node, or `size` consecutive ones. Collective."""
     if size is None:
         return world.node
-    block: Any = world.comm.Split(world.rank // size)
-    return block
+    return split(world.comm, world.rank // size)
 
 
 def counterparts(world: World, block: MPI.Intracomm) -> MPI.Intracomm:
@@ -29,5 +27,4 @@ def counterparts(world: World, block: MPI.Intracomm) -> MPI.Intracomm:
             f"not the learners'; here are some of {sizes[0]} and some of {sizes[-1]}"
         )
     # By the rank of each block's first: the same order at every place.
-    across: Any = world.comm.Split(block.rank, block.bcast(world.rank))
-    return across
+    return split(world.comm, block.rank, block.bcast(world.rank))

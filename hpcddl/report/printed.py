@@ -30,7 +30,7 @@ _WORDS = {
 }
 # What a table gives one by one, and what changes no result but by chance or by rounding.
 _FREE = (
-    *("description", "seed", "global_batch", "network", "checkpoint", "diagnostics"),
+    *("description", "seed", "global_batch", "links", "checkpoint", "diagnostics"),
     *("log_every", "prefetch", "channels_last", "compile"),
 )
 

@@ -28,8 +28,8 @@ def announce(config: Config, task: Task, folder: Path, resumed: Checkpoint | Non
     if config.gradient_noise.eta:
         noise = config.gradient_noise
         print(f"gradient noise of variance {noise.eta:g} / (1 + t)^{noise.gamma:g}")
-    if config.network.emulate:
-        print("emulated network: seconds are those of the links in network.emulate")
+    if config.links.emulate:
+        print("emulated links: seconds are those of links.emulate")
     if config.autocast:
         scaled = f", loss scaled from {strategy.loss_scale.value:g}" if strategy.loss_scale else ""
         print(f"mixed precision: products in {config.autocast}, weights in float32{scaled}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from hpcddl.cluster.emulate import NetworkOptions
+from hpcddl.cluster.emulate import LinksSection
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import write_whole
 from hpcddl.common.options import Choice, From, Strict
@@ -17,6 +17,7 @@ from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.optimizers.schedules import SCHEDULES
 from hpcddl.recipes import find_recipe, read_recipe
+from hpcddl.run.old_names import overrides_with_new_names, with_new_names
 from hpcddl.strategies import STRATEGIES
 from hpcddl.training.batch_norm import BATCH_NORM
 
@@ -78,7 +79,7 @@ class Config(Strict):
     weight_noise: WeightNoise = WeightNoise()
     gradient_noise: GradientNoise = GradientNoise()
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # of each gradient before it is stepped
-    network: NetworkOptions = NetworkOptions()
+    links: LinksSection = LinksSection()
     checkpoint: Checkpointing = Checkpointing()
     init_from: str | None = None  # RUN@EPOCH: weights and statistics of another run's consensus
     batch_norm: Annotated[Choice, From(BATCH_NORM)] = Choice("averaged", {})  # of the consensus
@@ -105,10 +106,11 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """Reads a packaged recipe or a YAML file and applies `dotted.key=value` overrides.
 
     Raises:
-        UserError: no such recipe, an unknown key (with the nearest valid one), a wrong type.
+        UserError: no such recipe, an unknown key (with the nearest valid one), a wrong type, a
+            section under its own and its old name.
     """
-    values = read_recipe(find_recipe(recipe))
-    for override in overrides:
+    values = with_new_names(read_recipe(find_recipe(recipe)), recipe)
+    for override in overrides_with_new_names(overrides):
         values = _apply(values, override)
     try:
         return Config.model_validate(values)

@@ -46,8 +46,8 @@ def fit(
         UserError: what the recipe asks for cannot be done here; another job trains in `folder`.
         Stopped: the run was told to stop, and has.
     """
-    if config.network.emulate:
-        emulation, real = config.network.emulate, world
+    if config.links.emulate:
+        emulation, real = config.links.emulate, world
         world = world.together(lambda: emulated(real, emulation))
     with opened(folder, config, world, go_on) as directory:
         if directory is None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from hpcddl.common.errors import UserError
+from hpcddl.run.old_names import with_new_names
 from hpcddl.run.state import read_summary, state_word
 
 Record = dict[str, Any]
@@ -62,7 +63,8 @@ def read_run(folder: Path, *, unfinished: bool = False) -> Run:
     if not (ended or unfinished):
         raise UserError(f"run {folder}: no summary.json (not finished?)")
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        values = yaml.safe_load((folder / "config.yaml").read_text())
+        config = with_new_names(values, f"run {folder}: config.yaml")
         text = (folder / "metrics.jsonl").read_text()
         lines = text.splitlines()
         if not ended and not text.endswith("\n"):

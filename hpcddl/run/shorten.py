@@ -42,18 +42,18 @@ def shorten(config: Config, world: World, data: Path, own_batch: bool) -> Config
     if "batches" in config.batch_norm.options:
         batches = min(config.batch_norm.options["batches"], world.size)
         changed["batch_norm"] = _with(config.batch_norm, batches=batches)
-    emulated = config.network.emulate
+    emulated = config.links.emulate
     if emulated:
         slow = {learner: by for learner, by in emulated.slow.items() if learner < world.size}
         emulated = emulated.model_copy(update={"slow": slow})
-        changed["network"] = config.network.model_copy(update={"emulate": emulated})
+        changed["links"] = config.links.model_copy(update={"emulate": emulated})
     return config.model_copy(update=changed)
 
 
 def changes(config: Config, short: Config) -> list[str]:
     """What is fewer or smaller in `short` beside its length, as `key=value instead of value`."""
     found = []
-    for section in ("strategy", "batch_norm", "network"):
+    for section in ("strategy", "batch_norm", "links"):
         before, now = (_flat(section, c.plain()[section]) for c in (config, short))
         later = {"strategy.after", "strategy.warmup_epochs"}
         found += [

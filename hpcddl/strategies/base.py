@@ -12,7 +12,7 @@ from torch import nn
 
 from hpcddl.cluster.world import World
 from hpcddl.common.flat import FlatWeights
-from hpcddl.communication.average import Mean
+from hpcddl.communication.average import average_aside
 from hpcddl.optimizers.gradient_step import GradientStep
 
 
@@ -90,12 +90,11 @@ class Strategy:
         own = self.weights.read(self.weights.empty())
         statistics = [b for b in self.model.buffers() if b.is_floating_point()]
         saved = [b.clone() for b in statistics]
-        mean = Mean(self.world.comm)
         average = self.weights.read(self.weights.empty())
-        mean(average)
+        average_aside(self.world.comm, average)
         self.weights.write(average)
         for buffer in statistics:
-            mean(buffer)
+            average_aside(self.world.comm, buffer)
         try:
             yield
         finally:

@@ -69,8 +69,7 @@ class DPSGD(Strategy):
         dtype = getattr(torch, exchange_dtype) if exchange_dtype else None
         # Two with a delay: one arrives while the next leaves.
         self._exchanges = [
-            NeighbourExchange(among, self.weights, group, dtype, world.network)
-            for _ in range(1 + delayed)
+            NeighbourExchange(among, self.weights, group, dtype) for _ in range(1 + delayed)
         ]
         self._group = group
         several = group is not None and group.size > 1

@@ -66,7 +66,7 @@ class LocalSGD(Strategy):
         self.after = after
         self._rule = f"{warmup} warm-up to H = {steps}" if warmup != "none" else f"H = {steps}"
         block = block_of(world, block_size) if block_steps > 1 else None
-        self._block = Mean(block, world.network) if block else None
+        self._block = Mean(block) if block else None
         self._period = Period(local_steps(steps, warmup, warmup_epochs), block_steps)
         if exchange_dtype and compression.name != "none":
             raise UserError(
@@ -79,13 +79,13 @@ class LocalSGD(Strategy):
         self._everyone: Averager
         if compressor:
             self._everyone = CompressedMean(
-                world.comm, compressor, self.weights.sizes, world.network, error_feedback
+                world.comm, compressor, self.weights.sizes, error_feedback
             )
         elif exchange_dtype:
             dtype = getattr(torch, exchange_dtype)
-            self._everyone = RoundedMean(world.comm, dtype, self.weights.size, world.network)
+            self._everyone = RoundedMean(world.comm, dtype, self.weights.size)
         else:
-            self._everyone = Mean(world.comm, world.network)
+            self._everyone = Mean(world.comm)
         self.momentum = momentum
         self._outer: OuterMomentum | None = None
         self._anchor: Tensor | None = None  # w_sync, kept where it is needed

@@ -28,7 +28,7 @@ class MajorityVoteSGD(Strategy):
         if not isinstance(local.optimizer, SignSGD):
             raise UserError("strategy.name=majority_vote: needs optimizer.name=sign_sgd")
         self._before, self._after = self.weights.empty(), self.weights.empty()
-        self._vote = MajorityVote(world.comm, self.weights.size, world.network)
+        self._vote = MajorityVote(world.comm, self.weights.size)
 
     def update(self) -> None:
         before = self.weights.read(self._before)

@@ -14,7 +14,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor, nn
 
-from hpcddl.communication.average import Mean
+from hpcddl.communication.average import average_aside
 from hpcddl.models import hidden_state
 from hpcddl.strategies.base import Strategy
 from hpcddl.training import delta2
@@ -96,7 +96,7 @@ class Diagnostics:
             direct = 0.0  # learners that all hold the same weights need no second gradient
             if distance:
                 change = self._gradient(inputs, labels).sub_(at_consensus)
-                Mean(comm)(change)
+                average_aside(comm, change)
                 direct = float(change @ change)
         self._begun = _Begun(loss, overall, distance, direct, first_order, covariance_form)
 
@@ -116,7 +116,7 @@ class Diagnostics:
             if p.grad is not None:
                 view.copy_(p.grad)
         norms = comm.allreduce(float(mean.norm()), MPI.SUM)
-        Mean(comm)(mean)
+        average_aside(comm, mean)
         square = rate**2
         return Measurement(
             step=strategy.step - 1,
@@ -144,7 +144,7 @@ class Diagnostics:
         batches = list(zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True))
         with _undisturbed(self._strategy.model):
             product = Hessian(self._network, batches, labels.numel())(apart)
-        Mean(self._strategy.world.comm)(product)
+        average_aside(self._strategy.world.comm, product)
         return product
 
     def _products(self, apart: Tensor) -> Iterator[Tensor]:

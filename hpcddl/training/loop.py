@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hpcddl.cluster.links import links_of
 from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import shared_order
@@ -59,6 +60,7 @@ def train(
     """
     model, strategy, train_set = task.model, task.strategy, task.train_set
     world, diagnostics, watch = strategy.world, task.diagnostics, log.watch
+    links = links_of(world.comm)
     loader = Prefetcher(train_set, world.device, task.prefetch)
     heldout_loader = Prefetcher(task.heldout, world.device, task.prefetch)
     prior = log_prior(train_set.class_counts)
@@ -115,7 +117,7 @@ def train(
                     watch.lap("diagnose")
                 strategy.before_forward()
                 watch.lap("agree")
-                with world.network.computing():
+                with links.computing():
                     loss = backward(model, inputs, labels, task.accumulate, strategy.loss_scale)
                 watch.lap("forward_backward")
                 strategy.update()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mpi4py import MPI
 
 from hpcddl.cluster.world import World
 from hpcddl.communication.average import CompressedMean
@@ -26,17 +27,15 @@ NAMES = [name for name in COMPRESSORS if name != "none"]
 SIZES = [3, 1, 17, 64]
 
 
-class Recorded:
+class Recorded(MPI.Intracomm):
     """A communicator that remembers the buffers handed to it."""
 
-    def __init__(self, world: World) -> None:
-        self.rank, self.size = world.rank, world.size
-        self._comm = world.comm
+    def __init__(self, comm: MPI.Intracomm) -> None:
         self.lengths: list[tuple[int, int]] = []
 
-    def Allgather(self, sent: Any, received: Any) -> None:
-        self.lengths.append((sent.nbytes, received.nbytes))
-        self._comm.Allgather(sent, received)
+    def Allgather(self, sendbuf: Any, recvbuf: Any) -> None:
+        self.lengths.append((sendbuf.nbytes, recvbuf.nbytes))
+        super().Allgather(sendbuf, recvbuf)
 
 
 def compressor(name: str) -> Compressor:
@@ -75,7 +74,7 @@ def test_the_mean_is_of_what_was_decoded(name: str, dtype: torch.dtype, world: W
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bytes_are_those_handed_to_mpi(dtype: torch.dtype, world: World) -> None:
     """Sign: a scale and ceil(size / 8) bytes per tensor, to each of the n - 1 others."""
-    comm: Any = Recorded(world)
+    comm = Recorded(world.comm)
     mean = CompressedMean(comm, compressor("sign"), SIZES)
     mean(vectors(world, dtype)[world.rank])
     length = len(SIZES) * dtype.itemsize + 1 + 1 + 3 + 8

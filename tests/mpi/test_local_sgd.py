@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpi4py import MPI
 
-from hpcddl.cluster.network import Network
+from hpcddl.cluster.links import Links, put_links
 from hpcddl.cluster.world import World
 from tests.mpi.test_strategies import OPTIMIZERS, STEPS, all_weights, build, run
 
@@ -85,15 +86,15 @@ def test_messages_are_counted(world: World, tmp_path: Path) -> None:
     assert strategy.traffic.rounds == 3
 
 
-class Counting(Network):
-    """The real network, which remembers who averages."""
+class Counting(Links):
+    """The real links, which remember who averages."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self.comm = comm
         self.averages: list[str] = []
 
     def average(self, comm: Any, bytes_sent: int) -> Any:
-        self.averages.append("all" if comm is self.world.comm else "block")
+        self.averages.append("all" if comm is self.comm else "block")
         return super().average(comm, bytes_sent)
 
 
@@ -105,13 +106,15 @@ def test_blocks_average_every_h_steps_and_all_every_h_times_h_b(
     steps: int, block_steps: int, size: int, world: World
 ) -> None:
     """Paper B app. D, E: T/H averages; T/(H H^b) of them are of all, instead of the block's."""
-    network = Counting(world)
-    counted = replace(world, network=network)
+    comm = world.comm.Dup()
+    links = Counting(comm)
+    put_links(comm, links)
+    counted = replace(world, comm=comm)
     case = local(steps=steps, block_steps=block_steps, block_size=size)
     strategy = build(case, counted, {}, Path())
     for step in range(2 * STEPS):
         run(strategy, first=step, last=step + 1)
         rounds, rest = divmod(step + 1, steps)
         expected = [] if rest else ["block" if rounds % block_steps else "all"]
-        assert network.averages == expected
-        network.averages.clear()
+        assert links.averages == expected
+        links.averages.clear()

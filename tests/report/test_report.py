@@ -226,6 +226,23 @@ def test_settings_in_which_runs_differ(tmp_path: Path) -> None:
     assert settings([a]) == [["run"], ["a"]]
 
 
+def test_links_once_called_network_are_no_other_setting(tmp_path: Path) -> None:
+    """A run of an older version beside a new one, and beside one of other links."""
+    folders = [write_run(tmp_path / name, [3.0]) for name in ("old", "new", "slow")]
+    same, slow = {"emulate": None}, {"emulate": {"round_delay_seconds": 1.0}}
+    for folder, links in zip(
+        folders, ({"network": same}, {"links": same}, {"links": slow}), strict=True
+    ):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | links))
+    old, new, other = map(read_run, folders)
+    assert settings([old, new]) == [["run"], ["old"], ["new"]]
+    assert old.config == new.config
+    (head, *_) = settings([old, other])
+    assert all(key.startswith("links.emulate") for key in head[1:])
+    assert len(head) > 1
+
+
 def test_bars_add_up_to_all_seconds(tmp_path: Path) -> None:
     seconds = {f"kind{i}": float(2**i) for i in range(SHOWN + 3)}
     run = read_run(write_run(tmp_path / "a", [3.0], seconds=seconds))
@@ -315,9 +332,12 @@ def test_a_paper_s_number_where_settings_agree(
 ) -> None:
     folder = write_run(tmp_path / "run", [3.0])
     config = load_config(recipe, overrides).plain()
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (found,) = printed([read_run(folder)])
-    assert [(number.table, number.value) for number in found] == ([value] if value else [])
+    older = {**config, "network": config["links"]}  # whose version called the section so
+    del older["links"]
+    for one in (config, older):
+        (folder / "config.yaml").write_text(yaml.safe_dump(one))
+        (found,) = printed([read_run(folder)])
+        assert [(number.table, number.value) for number in found] == ([value] if value else [])
 
 
 PLAN = SurfacePlan(3, 0.5, 0, "filter", "heldout", 8, None, "eval", 0)

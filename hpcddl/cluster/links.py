@@ -1,8 +1,9 @@
-"""The network between learners: the one there is, or a slower one emulated on top of it.
+"""The links between learners: the wires there are, or slower ones emulated on top of them.
 
+Links are a property of a communicator: `links_of` finds them, its duplicates have them too.
 Emulated messages are really sent; whoever waits for one then sleeps until the moment at which it
 would have arrived. That moment depends on when it was sent and on the link alone, so whatever is
-computed meanwhile hides it, as on a real network. What it costs is the usual model: latency plus
+computed meanwhile hides it, as on real links. What it costs is the usual model: latency plus
 bytes over bandwidth.
 """
 
@@ -12,7 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from math import ceil, inf, log2
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -30,8 +33,8 @@ class Gradients:
         """Returns when all have arrived; collective."""
 
 
-class Network:
-    """The network there is: nothing is added to it."""
+class Links:
+    """The wires there are: nothing is added to what they take."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -53,8 +56,41 @@ class Network:
         return Gradients()
 
 
+def links_of(comm: MPI.Intracomm) -> Links:
+    """Finds the links between the learners of `comm`: the real ones, unless others were put on."""
+    links: Any = comm.Get_attr(_keyval())
+    return _REAL if links is None else links
+
+
+def put_links(comm: MPI.Intracomm, links: Links) -> None:
+    """Gives `comm` these links; what is duplicated or `split` from it later has them too.
+
+    All who use `comm` are given them: it should be a duplicate of one's own.
+    """
+    comm.Set_attr(_keyval(), links)
+
+
+def split(comm: MPI.Intracomm, color: int, key: int = 0) -> MPI.Intracomm:
+    """Makes this learner's part of `comm`, as MPI's split, with the links of the whole. Collective.
+
+    MPI's own split drops them.
+    """
+    part: Any = comm.Split(color, key)  # mpi4py's types call it a plain communicator
+    put_links(part, links_of(comm))
+    return part
+
+
+@cache  # not when this is imported: MPI may not have started by then
+def _keyval() -> int:
+    """The key of MPI's that links are kept under; a duplicate has the same object."""
+    return MPI.Comm.Create_keyval(copy_fn=lambda comm, keyval, links: links)
+
+
 def _nothing() -> None:
     pass
+
+
+_REAL = Links()
 
 
 @dataclass(frozen=True)
@@ -66,8 +102,8 @@ class Link:
 
 
 @dataclass
-class EmulatedNetwork(Network):
-    """Links inside nodes and between them, for learners that share one clock (one machine).
+class EmulatedLinks(Links):
+    """Others inside nodes and between them, for learners that share one clock (one machine).
 
     Each learner sends one message at a time into a link; an average over n learners takes
     2 ceil(log2 n) latencies and the bytes that each sends (Rabenseifner's allreduce, 2 (n-1)/n of
@@ -156,17 +192,17 @@ class EmulatedNetwork(Network):
 
 class _EmulatedGradients(Gradients):
     def __init__(
-        self, network: EmulatedNetwork, comm: MPI.Intracomm, count: int, fusion_bytes: int
+        self, links: EmulatedLinks, comm: MPI.Intracomm, count: int, fusion_bytes: int
     ) -> None:
-        self._network, self._comm, self._fusion_bytes = network, comm, fusion_bytes
+        self._links, self._comm, self._fusion_bytes = links, comm, fusion_bytes
         self._ready, self._bytes = np.zeros(count), np.zeros(count, np.int64)
 
     def ready(self, index: int, nbytes: int) -> None:
-        self._ready[index], self._bytes[index] = self._network.clock(), nbytes
+        self._ready[index], self._bytes[index] = self._links.clock(), nbytes
 
     def arrive(self) -> None:
         """One after the other, each when the last learner has it and the one before is done."""
-        network, latest = self._network, np.empty_like(self._ready)
+        links, latest = self._links, np.empty_like(self._ready)
         self._comm.Allreduce(self._ready, latest, MPI.MAX)
         order = list(np.argsort(latest, kind="stable"))
         end = 0.0
@@ -177,8 +213,8 @@ class _EmulatedGradients(Gradients):
                 if nbytes + self._bytes[order[0]] > self._fusion_bytes:
                     break
                 nbytes += int(self._bytes[order.pop(0)])
-            end += network._average_seconds(self._comm, nbytes)
-        network._wait_until(end + network._round_delay(self._comm))
+            end += links._average_seconds(self._comm, nbytes)
+        links._wait_until(end + links._round_delay(self._comm))
 
 
 _TIMES = 1  # tag of the messages that say when a message arrives; weights have 0

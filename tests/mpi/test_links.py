@@ -1,4 +1,4 @@
-"""The emulated network in virtual time: what each strategy's step takes, to the microsecond.
+"""Emulated links in virtual time: what each strategy's step takes, to the microsecond.
 
 Every learner has a clock of its own that only computing and sleeping move, so nothing here depends
 on the machine's speed.
@@ -10,9 +10,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from hpcddl.cluster.network import EmulatedNetwork, Link
+from hpcddl.cluster import emulate
+from hpcddl.cluster.emulate import Emulation
+from hpcddl.cluster.links import EmulatedLinks, Link, Links, links_of, put_links, split
 from hpcddl.cluster.world import World
 from hpcddl.common.options import From
+from hpcddl.communication.groups import block_of, counterparts
 from hpcddl.optimizers import sgd
 from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies import STRATEGIES
@@ -47,12 +50,13 @@ def emulated(
 ) -> tuple[World, Clock]:
     clock = Clock()
     nodes = [rank // node_size for rank in range(world.size)]
+    comm = world.comm.Dup()
     links = within or between, between
-    emulation = EmulatedNetwork(
-        world.comm, nodes, *links, round_delay, slowness, clock=clock, sleep=clock.sleep
+    put_links(
+        comm,
+        EmulatedLinks(comm, nodes, *links, round_delay, slowness, clock=clock, sleep=clock.sleep),
     )
-    node: Any = world.comm.Split(world.rank // node_size)
-    return World(world.comm, node, world.device, emulation), clock
+    return World(comm, split(comm, nodes[comm.rank]), world.device), clock
 
 
 def train(case: dict[str, Any], world: World, clock: Clock, steps: int = STEPS) -> Strategy:
@@ -66,7 +70,7 @@ def train(case: dict[str, Any], world: World, clock: Clock, steps: int = STEPS) 
         strategy.optimizer.zero_grad()
         strategy.before_forward()
         x, y = map(torch.from_numpy, batch(step, world.rank))
-        with world.network.computing():
+        with links_of(world.comm).computing():
             clock.sleep(COMPUTE)
             cross_entropy(model(x), y).backward()
         strategy.update()
@@ -85,6 +89,73 @@ def seconds(case: dict[str, Any], world: World, link: Link, **options: Any) -> f
 
 def message_bytes(world: World) -> int:
     return 8 * sum(p.numel() for p in network().parameters())
+
+
+@pytest.mark.ranks(1, 2, 3)
+def test_duplicates_have_the_links(world: World) -> None:
+    """Also a duplicate's duplicate, and when the first is gone; one made before has them not."""
+    comm = world.comm.Dup()
+    before = comm.Dup()
+    links = Links()
+    put_links(comm, links)
+    second = comm.Dup()
+    third = second.Dup()
+    assert links_of(comm) is links_of(second) is links_of(third) is links
+    assert links_of(before) is links_of(world.comm) is not links
+    comm.Free()
+    second.Free()
+    assert links_of(third) is links
+    third.Free()
+    before.Free()
+
+
+@pytest.mark.ranks(1, 2, 3, 4)
+def test_parts_have_the_links(world: World) -> None:
+    """Those of a split, of a recipe's blocks and of the learners at one place in each."""
+    slow, _ = emulated(world, Link())
+    links = links_of(slow.comm)
+    block = block_of(slow, 1)
+    for part in (slow.node, split(slow.comm, 0, -slow.rank), block, counterparts(slow, block)):
+        assert links_of(part) is links
+        assert links_of(part.Dup()) is links
+    for part in (world.node, split(world.comm, 0), block_of(world, 1), block_of(world, None)):
+        assert type(links_of(part)) is Links
+
+
+@pytest.mark.ranks(1, 2, 3)
+@pytest.mark.parametrize("node_size", [None, 1, 2])
+def test_other_worlds_keep_their_links(node_size: int | None, world: World) -> None:
+    """Emulation stays in the world that was made for it: not in the one given, nor in a new one."""
+    slow = emulate.emulated(world, Emulation(node_size=node_size, slow={0: 2.0}))
+    assert isinstance(links_of(slow.comm), EmulatedLinks)
+    assert links_of(slow.node) is links_of(slow.comm)
+    size = node_size or world.size
+    assert slow.node.size == min(size, world.size - world.rank // size * size)
+    for other in (world, World.create(), World.create(node_size=1)):
+        assert type(links_of(other.comm)) is type(links_of(other.node)) is Links
+
+
+@pytest.mark.ranks(2, 3)
+def test_a_part_s_ranks_are_those_of_the_whole(world: World) -> None:
+    """In a part of another order each learner is on the node that it is on in the whole."""
+    slow, clock = emulated(world, Link(1.0), within=Link(0.0), node_size=2)
+    turned = split(slow.comm, 0, -slow.rank)
+    began, other = clock(), (turned.rank + 1) % turned.size
+    links_of(turned).exchange(turned, 0, [other], [(turned.rank - 1) % turned.size])()
+    sender = (slow.rank + 1) % slow.size  # the order is turned round
+    assert clock() - began == (0.0 if sender // 2 == slow.rank // 2 else 1.0)
+
+
+@pytest.mark.ranks(2, 3)
+@pytest.mark.parametrize("name", ["ssgd", "local_sgd", "dpsgd"])
+def test_the_consensus_takes_no_emulated_time(name: str, world: World) -> None:
+    """It is for an evaluation, which is no part of training."""
+    case = {"name": name, **({"steps": 2} if name == "local_sgd" else {})}
+    slow, clock = emulated(world, Link(0.1, 1000.0), round_delay=1.0)
+    strategy = train(case, slow, clock, steps=1)
+    began = clock()
+    with strategy.consensus():
+        assert clock() == began
 
 
 PAIRS = {"name": "dpsgd", "topology": {"name": "one_peer_exponential"}}
@@ -169,7 +240,7 @@ def test_super_learners_exchange_between_nodes_only(world: World) -> None:
 @pytest.mark.ranks(2, 3)
 @pytest.mark.parametrize("name", ["ssgd", "local_sgd", "dpsgd"])
 def test_emulation_changes_no_weight(name: str, world: World) -> None:
-    """Bit for bit the run of the real network."""
+    """Bit for bit the run over the real links."""
     case = {"name": name, **({"steps": 2} if name == "local_sgd" else {})}
     slow, clock = emulated(world, Link(0.1, 1000.0), round_delay=1.0)
     one = all_weights(train(case, slow, clock))
