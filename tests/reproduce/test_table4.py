@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.reproduce.table4_plot import draw
-from hpcddl.reproduce.table4_report import Corpus, Trial, statements, table
+from hpcddl.reproduce.table4_mini_plot import draw
+from hpcddl.reproduce.table4_mini_report import Corpus, Trial, statements, table
 from tests.conftest import Launch
 
 LOSSES = {  # (algorithm, batch, rate) -> loss of seeds 0, 1, 2; guessing: ln 8 = 2.079

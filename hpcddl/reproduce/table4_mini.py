@@ -15,8 +15,8 @@ from hpcddl.papers import find
 from hpcddl.papers.show import table as printed
 from hpcddl.report.runs import read_run
 from hpcddl.reproduce.prepare import make_folder, prep
-from hpcddl.reproduce.table4_plot import draw
-from hpcddl.reproduce.table4_report import Corpus, statements, table, trial, write
+from hpcddl.reproduce.table4_mini_plot import draw
+from hpcddl.reproduce.table4_mini_report import Corpus, statements, table, trial, write
 from hpcddl.sweeps import Run, expand, read_sweep
 
 MINI, DIGITS = "mini.table4", "kaldi_digits.table4"  # sweeps

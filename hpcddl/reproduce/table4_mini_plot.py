@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from hpcddl.common.colours import COLOURS
-from hpcddl.reproduce.table4_report import ALGORITHMS, Corpus, converges
+from hpcddl.reproduce.table4_mini_report import ALGORITHMS, Corpus, converges
 
 _LOOKS = {"SSGD": (COLOURS[1], "-", "o"), "DPSGD": (COLOURS[2], "--", "s")}
 
