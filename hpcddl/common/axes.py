@@ -42,5 +42,6 @@ def medians_with_ranges(
 def ticks_at(axis: Any, values: Sequence[float], base: float = 10) -> None:
     """Makes the axis' x logarithmic, with ticks at `values` and nowhere else."""
     axis.set_xscale("log", base=base)
-    axis.set_xticks(values, [f"{value:.12g}" for value in values])
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    axis.set_xticks(values, texts)
     axis.minorticks_off()

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from hpcddl.cluster.world import World
 from hpcddl.commands.table import call
-from hpcddl.common.bounds import check_least
+from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import MANIFEST
-from hpcddl.papers import find
-from hpcddl.papers.show import table as printed
 from hpcddl.report.runs import read_run
-from hpcddl.reproduce.prepare import make_folder, prep
+from hpcddl.reproduce.on_ranks import run_study
 from hpcddl.reproduce.table4_mini_plot import draw
-from hpcddl.reproduce.table4_mini_report import Corpus, statements, table, trial, write
+from hpcddl.reproduce.table4_mini_report import Corpus, outcome, report
+from hpcddl.run.stopping import Stopped
 from hpcddl.sweeps import Run, expand, read_sweep
 
 MINI, DIGITS = "mini.table4", "kaldi_digits.table4"  # sweeps
@@ -34,85 +33,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("overrides", nargs="*", metavar="key=value", help="dotted keys of every run's recipe")
     add("--digits", type=Path, help="shards of the spoken digits; without, the mini corpus alone")
-    add("--seeds", type=int, default=1, help="runs of each combination")
+    add("--seeds", type=at_least(1), default=1, help="runs of each combination")
     add("--out", type=Path, default=Path("runs/table4-mini"), help="folder of what comes out")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the table is written, whatever came out."""
-    world = World.create()
-    with world.failing_together():
-        return _run(arguments, world)
+    """Exit status 0 when the table is written, whatever came out; 75 when a run was stopped."""
+    return run_study(arguments, _expand, _train, report, draw)
 
 
-def _run(arguments: argparse.Namespace, world: World) -> int:
+def _expand(arguments: argparse.Namespace, world: World) -> dict[str, list[Run]]:
+    """The runs of each sweep, by its name."""
+    digits = arguments.digits
+    shards = {MINI: arguments.out / "shards"}
+    if digits:
+        if not (digits / MANIFEST).is_file():
+            raise UserError(f"--digits {digits}: no shard set; see `hpcddl prep kaldi`")
+        shards[DIGITS] = digits
+    runs = {}
+    for name, path in shards.items():
+        sweep = read_sweep(name)
+        axes = [*sweep.axes, {"seed": list(range(arguments.seeds))}]
+        overrides = *arguments.overrides, f"data.path={path}"
+        runs[name] = expand(sweep.model_copy(update={"axes": axes}), overrides)
+    return runs
+
+
+def _train(arguments: argparse.Namespace, world: World, runs: dict[str, list[Run]]) -> list[Corpus]:
+    """Trains what has not been trained; all that the runs came to. Collective.
+
+    Raises:
+        Stopped: by a signal.
+    """
     out: Path = arguments.out
-    shards = {MINI: out / "shards"}
-    if arguments.digits:
-        shards[DIGITS] = arguments.digits
-    world.together(lambda: _check(arguments))
-    runs = world.together(
-        lambda: {
-            name: _runs(name, (*arguments.overrides, f"data.path={path}"), arguments.seeds)
-            for name, path in shards.items()
-        }
-    )
-    world.together(lambda: make_folder(out))
-    _mini_corpus(out, world)
+    _pack_mini_corpus(out, world)
     total, done = sum(map(len, runs.values())), 0
+    corpora = []
     for name, family in runs.items():
         recipe = read_sweep(name).recipe
+        outcomes = []
         for one in family:
             done += 1
             if world.rank == 0:
                 print(f"\n{done} of {total}: {name} {one.name}", flush=True)
             folder = out / name / one.name
-            words = (*one.overrides, "--out", str(folder), "--resume")
-            if status := call("train", [recipe, *words]):
-                return status
+            if call("train", [recipe, *one.overrides, "--out", str(folder), "--resume"]):
+                raise Stopped
             gc.collect()  # hooks and tensors of a run refer to each other, and would pile up
-    if world.rank == 0:
-        _report(
-            [
-                Corpus(name, [trial(read_run(out / name / one.name)) for one in family])
-                for name, family in runs.items()
-            ],
-            out,
-        )
-    return 0
+            if world.rank == 0:
+                outcomes.append(outcome(read_run(folder)))
+        corpora.append(Corpus(name, outcomes))
+    return corpora
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    check_least(arguments, {"seeds": 1})
-    digits = arguments.digits
-    if digits and not (digits / MANIFEST).is_file():
-        raise UserError(f"--digits {digits}: no shard set; see `hpcddl prep kaldi`")
-
-
-def _mini_corpus(out: Path, world: World) -> None:
-    """Its shards in OUT, unless they are there already. Collective."""
+def _pack_mini_corpus(out: Path, world: World) -> None:
+    """Makes its shards in OUT, unless they are there already. Collective."""
     shards, corpus = out / "shards", out / "corpus"
     if not world.comm.bcast((shards / MANIFEST).exists()):
-        world.together(
-            lambda: prep("mini-corpus", str(corpus), "--overwrite") if world.rank == 0 else None
-        )
-        words = "--data", str(corpus / "data"), "--ali", str(corpus / "ali")
-        prep("kaldi", *words, "--out", str(shards))  # shared by all ranks
-
-
-def _runs(name: str, overrides: tuple[str, ...], seeds: int) -> list[Run]:
-    sweep = read_sweep(name)
-    axes = [*sweep.axes, {"seed": list(range(seeds))}]
-    return expand(sweep.model_copy(update={"axes": axes}), overrides)
-
-
-def _report(corpora: list[Corpus], out: Path) -> None:
-    for corpus in corpora:
-        print(f"\n{table(corpus)}")
-        for statement in statements(corpus):
-            print(statement)
-    for numbers in find("a.table4")[1].numbers:
-        print("", *printed(numbers), sep="\n")
-    write(corpora, out)
-    draw(corpora, out)
-    print(f"\n{out}: table.csv, table4-mini.png, table4-mini.pdf")
+        world.on_rank_zero(lambda: call("prep mini-corpus", [str(corpus), "--overwrite"]))
+        words = ["--data", str(corpus / "data"), "--ali", str(corpus / "ali")]
+        call("prep kaldi", [*words, "--out", str(shards)])  # shared by all ranks

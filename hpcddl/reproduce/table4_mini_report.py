@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from itertools import product
 from statistics import median
 
-from hpcddl.common.files import write_whole
+from hpcddl.common.study import StudyFolder
 from hpcddl.common.table import aligned
+from hpcddl.papers import find
+from hpcddl.papers.show import table as printed
 from hpcddl.report.runs import Run
 
 ALGORITHMS = ("SSGD", "DPSGD")
 
 
 @dataclass(frozen=True)
-class Trial:
+class Outcome:
     """What one run came to, with what tells it from the others."""
 
     algorithm: str
@@ -33,40 +33,22 @@ class Trial:
     accuracy: float  # 0 .. 1
 
     @property
+    def guessing_loss(self) -> float:
+        """The loss of the better guess, evenly or by class frequency."""
+        return min(self.prior_loss, math.log(self.classes))
+
+    @property
     def converged(self) -> bool:
-        """Whether it is better than guessing, evenly or by class frequency."""
-        return self.loss < 0.98 * min(self.prior_loss, math.log(self.classes))
+        """Whether it is better than guessing."""
+        return self.loss < 0.98 * self.guessing_loss
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """All trials on one corpus; its name is the sweep's."""
-
-    name: str
-    trials: list[Trial]
-
-    def axes(self) -> tuple[list[int], list[float]]:
-        """The batches and the rates, ascending."""
-        trials = self.trials
-        return sorted({t.batch for t in trials}), sorted({t.rate for t in trials})
-
-    def at(self, algorithm: str, batch: int, rate: float) -> list[Trial]:
-        """A trial per seed."""
-        key = algorithm, batch, rate
-        return [t for t in self.trials if (t.algorithm, t.batch, t.rate) == key]
-
-    def cells(self) -> Iterator[tuple[int, float]]:
-        """Every batch with every rate."""
-        batches, rates = self.axes()
-        return ((batch, rate) for batch in batches for rate in rates)
-
-
-def trial(run: Run) -> Trial:
-    """From the directory of a finished run."""
+def outcome(run: Run) -> Outcome:
+    """Sums up a finished run."""
     config, summary = run.config, run.summary
     rate, batch = config["schedule"]["rate"], config["global_batch"]
     loss = summary["heldout_loss"]
-    return Trial(
+    return Outcome(
         algorithm=config["strategy"]["name"].upper(),
         batch=batch,
         rate=rate,
@@ -80,21 +62,50 @@ def trial(run: Run) -> Trial:
     )
 
 
-def converges(trials: Sequence[Trial]) -> bool:
-    """Whether most seeds do."""
-    return 2 * sum(t.converged for t in trials) > len(trials)
+@dataclass(frozen=True)
+class Corpus:
+    """All runs on one corpus; its name is the sweep's."""
+
+    name: str
+    outcomes: list[Outcome]
+
+    @property
+    def batches(self) -> list[int]:
+        """The global batches, ascending."""
+        return sorted({o.batch for o in self.outcomes})
+
+    @property
+    def rates(self) -> list[float]:
+        """The rates at the base batch, ascending."""
+        return sorted({o.rate for o in self.outcomes})
+
+    def at(self, algorithm: str, batch: int, rate: float) -> list[Outcome]:
+        """An outcome per seed."""
+        key = algorithm, batch, rate
+        return [o for o in self.outcomes if (o.algorithm, o.batch, o.rate) == key]
+
+    def converges(self, algorithm: str, batch: int, rate: float) -> bool:
+        """Whether most seeds do."""
+        outcomes = self.at(algorithm, batch, rate)
+        return 2 * sum(o.converged for o in outcomes) > len(outcomes)
+
+    def losses(self, algorithm: str, batch: int) -> dict[float, float]:
+        """Rates at which most seeds converge -> the median loss of those."""
+        return {
+            rate: median(o.loss for o in self.at(algorithm, batch, rate) if o.converged)
+            for rate in self.rates
+            if self.converges(algorithm, batch, rate)
+        }
 
 
 def table(corpus: Corpus) -> str:
     """A line per batch and algorithm, a column per rate; the median of the seeds that converged."""
-    batches, rates = corpus.axes()
-    rows = [["batch", "algorithm", *(f"rate {rate:g}" for rate in rates)]]
-    for batch in batches:
-        for algorithm in ALGORITHMS:
-            shown = (_cell(corpus.at(algorithm, batch, rate)) for rate in rates)
-            rows.append([str(batch), algorithm, *shown])
-    one = corpus.trials[0]
-    seeds = len({t.seed for t in corpus.trials})
+    rows = [["batch", "algorithm", *(f"rate {rate:g}" for rate in corpus.rates)]]
+    for batch, algorithm in product(corpus.batches, ALGORITHMS):
+        shown = (_cell(corpus.at(algorithm, batch, rate)) for rate in corpus.rates)
+        rows.append([str(batch), algorithm, *shown])
+    one = corpus.outcomes[0]
+    seeds = len({o.seed for o in corpus.outcomes})
     return "\n".join(
         [
             f"{corpus.name}: held-out loss (nats) after the last epoch; {one.learners} learners, "
@@ -107,9 +118,9 @@ def table(corpus: Corpus) -> str:
     )
 
 
-def _cell(trials: Sequence[Trial]) -> str:
-    losses = [t.loss for t in trials if t.converged]
-    part = f" ({len(losses)}/{len(trials)})" if 0 < len(losses) < len(trials) else ""
+def _cell(outcomes: Sequence[Outcome]) -> str:
+    losses = [o.loss for o in outcomes if o.converged]
+    part = f" ({len(losses)}/{len(outcomes)})" if 0 < len(losses) < len(outcomes) else ""
     return (f"{median(losses):.3f}" if losses else "diverged") + part
 
 
@@ -119,37 +130,29 @@ def statements(corpus: Corpus) -> list[str]:
     for algorithm, other in (ALGORITHMS, ALGORITHMS[::-1]):
         where = [
             f"batch {batch} at {rate:g}"
-            for batch, rate in corpus.cells()
-            if converges(corpus.at(other, batch, rate))
-            and not converges(corpus.at(algorithm, batch, rate))
+            for batch, rate in product(corpus.batches, corpus.rates)
+            if corpus.converges(other, batch, rate) and not corpus.converges(algorithm, batch, rate)
         ]
         said.append(f"{algorithm} diverges and {other} converges: {', '.join(where) or 'nowhere'}")
-    batches, rates = corpus.axes()
-    for batch in batches:
-        best = (_best(corpus, algorithm, batch, rates) for algorithm in ALGORITHMS)
+    for batch in corpus.batches:
+        best = (f"{name} {_best(corpus.losses(name, batch))}" for name in ALGORITHMS)
         said.append(f"best at batch {batch}: {', '.join(best)}")
     return said
 
 
-def _best(corpus: Corpus, algorithm: str, batch: int, rates: Sequence[float]) -> str:
-    found = {}
-    for rate in rates:
-        trials = corpus.at(algorithm, batch, rate)
-        if converges(trials):
-            found[rate] = median(t.loss for t in trials if t.converged)
-    if not found:
-        return f"{algorithm} diverges at all rates"
-    rate = min(found, key=lambda r: found[r])
-    return f"{algorithm} {found[rate]:.3f} at {rate:g}"
+def _best(losses: dict[float, float]) -> str:
+    if not losses:
+        return "diverges at all rates"
+    rate = min(losses, key=lambda r: losses[r])
+    return f"{losses[rate]:.3f} at {rate:g}"
 
 
-def write(corpora: Sequence[Corpus], folder: Path) -> None:
-    """table.csv: a row per trial."""
-    text = io.StringIO()
-    names = [field.name for field in fields(Trial)]
-    writer = csv.DictWriter(text, ["corpus", *names, "converged"])
-    writer.writeheader()
+def report(corpora: Sequence[Corpus], folder: StudyFolder) -> None:
+    """Prints tables, statements and the paper's numbers; table.csv has a row per run."""
     for corpus in corpora:
-        for t in corpus.trials:
-            writer.writerow({"corpus": corpus.name, **asdict(t), "converged": t.converged})
-    write_whole(folder / "table.csv", text.getvalue().encode())
+        print("", table(corpus), *statements(corpus), sep="\n")
+    for numbers in find("a.table4")[1].numbers:
+        print("", *printed(numbers), sep="\n")
+    head = ["corpus", *(field.name for field in fields(Outcome)), "converged"]
+    rows = [[c.name, *astuple(o), o.converged] for c in corpora for o in c.outcomes]
+    folder.write_csv("table.csv", [head, *rows])
