@@ -23,8 +23,8 @@ class RunFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run came to."""
+class TrialRun:
+    """What the run of one seed came to."""
 
     seed: int
     folder: str
@@ -44,7 +44,7 @@ class Trial:
     """A point and a run for each seed."""
 
     point: Point
-    runs: tuple[Run, ...]
+    runs: tuple[TrialRun, ...]
 
     def cost(self, by: str) -> float:
         """The median over the seeds; infinite for a run that diverged."""
@@ -79,7 +79,7 @@ class Trainer:
         """
         return Trial(point, tuple(self._train(point, seed) for seed in self.seeds))
 
-    def _train(self, point: Point, seed: int) -> Run:
+    def _train(self, point: Point, seed: int) -> TrialRun:
         labels = {**labels_of(point), "seed": seed}
         name = "_".join(f"{label}={value}" for label, value in labels.items())
         folder = self.out / name
@@ -110,9 +110,9 @@ class Trainer:
             raise RunFailed(f"{name}: exit status {status}{why} ({path})")
 
 
-def _read(folder: Path, seed: int) -> Run:
+def _read(folder: Path, seed: int) -> TrialRun:
     summary = json.loads((folder / "summary.json").read_text())
-    return Run(
+    return TrialRun(
         seed,
         folder.name,
         summary["learners"],
