@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from math import inf
 from typing import TypeVar
-
-from hpcddl.common.errors import UserError
 
 Number = TypeVar("Number", int, float)
 
@@ -46,28 +44,3 @@ def _number(
         return value
 
     return parse
-
-
-def check_least(arguments: Namespace, least: Mapping[str, float]) -> None:
-    """Checks each option that is given against its least value, a list's entries one by one.
-
-    Raises:
-        UserError: one is smaller, infinite or NaN.
-    """
-    for name, low in least.items():
-        given = getattr(arguments, name)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and not low <= value < inf:
-                raise UserError(f"--{_option(name)}: {value:g}: must be at least {low:g}")
-
-
-def check_above_zero(arguments: Namespace, *names: str) -> None:
-    """Raises UserError where one of the options is given and not a number above 0."""
-    for name in names:
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < inf:
-            raise UserError(f"--{_option(name)}: {value:g}: must be above 0")
-
-
-def _option(name: str) -> str:
-    return name.replace("_", "-")

@@ -6,63 +6,49 @@ import textwrap
 from collections.abc import Callable
 from itertools import groupby, zip_longest
 from math import isfinite, nan
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from hpcddl.common.colours import COLOURS
-from hpcddl.reproduce.fig2_report import Study, described
-from hpcddl.reproduce.fig2_run import Run
+from hpcddl.common.axes import LINES
+from hpcddl.common.study import StudyFolder
+from hpcddl.reproduce.fig2_report import PanelStudy, described
+from hpcddl.reproduce.fig2_run import PanelRun
 from hpcddl.training.diagnostics import Measurement
 
-# The paper's red, blue and green, as the colour-blind tell them apart.
-_COLOURS = {"SSGD": COLOURS[1], "SSGD*": COLOURS[0], "DPSGD": COLOURS[2]}
 Points = list[tuple[float, float]]  # updates, value
 WINDOWS = 20
 """Parts of a run over which alpha_e and Delta are meaned: those of single updates scatter."""
 
 
-def draw(study: Study, folder: Path) -> None:
-    """NAME.png and .pdf: training loss, test error, alpha_e and Delta over the updates."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+def draw(study: PanelStudy, folder: StudyFolder) -> None:
+    """Draws training loss, test error, alpha_e and Delta over the updates."""
     rate = study.setting.rate
     width = study.updates / WINDOWS
 
-    def smooth(value: Callable[[Measurement], float]) -> Callable[[Run], Points]:
+    def smooth(value: Callable[[Measurement], float]) -> Callable[[PanelRun], Points]:
         return lambda run: windowed([(m.step, value(m)) for m in run.measurements], width)
 
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharex=True, layout="constrained")
-    (loss, error), (effective, noise) = axes
-    _lines(study, loss, lambda run: [(m.step, m.loss) for m in run.measurements])
-    _lines(study, error, lambda run: [(step, 100 * value) for step, value in run.errors])
-    _lines(study, effective, smooth(lambda m: m.effective_rate / rate))
-    _lines(study, noise, smooth(lambda m: m.noise))
-    loss.set_ylabel("training loss of the consensus (nats)")
-    error.set_ylabel("test error of the consensus (%)")
-    effective.set_ylabel("effective learning rate α$_e$ / α,\nmeans over 1/20 of the run")
-    noise.set_ylabel("noise strength Δ,\nmeans over 1/20 of the run")
-    for axis in (loss, error, noise):
-        axis.set_yscale("log")
-    effective.set_ylim(-0.5, 2)
-    for axis in (effective, noise):
-        axis.set_xlabel("updates t")
-    for axis in axes.flat:
-        axis.grid(alpha=0.3)
-    loss.legend(loc="lower left")
-    figure.suptitle(textwrap.fill(described(study), 130), fontsize=9)
-    for suffix in ("png", "pdf"):
-        figure.savefig(folder / f"{study.panel.name}.{suffix}", dpi=150)
-    plt.close(figure)
+    with folder.picture(study.panel.name, 2, 2, figsize=(11, 7), sharex=True) as (figure, axes):
+        (loss, error), (effective, noise) = axes
+        _lines(study, loss, lambda run: [(m.step, m.loss) for m in run.measurements])
+        _lines(study, error, lambda run: [(e.step, 100 * e.error) for e in run.test_errors])
+        _lines(study, effective, smooth(lambda m: m.effective_rate / rate))
+        _lines(study, noise, smooth(lambda m: m.noise))
+        loss.set(yscale="log", ylabel="training loss of the consensus (nats)")
+        error.set(yscale="log", ylabel="test error of the consensus (%)")
+        means = "means over 1/20 of the run"
+        effective.set(ylim=(-0.5, 2), ylabel=f"effective learning rate α$_e$ / α,\n{means}")
+        noise.set(yscale="log", ylabel=f"noise strength Δ,\n{means}")
+        for axis in (effective, noise):
+            axis.set_xlabel("updates t")
+        loss.legend(loc="lower left")
+        figure.suptitle(textwrap.fill(described(study), 130), fontsize=9)
 
 
-def _lines(study: Study, axis: Any, points_of: Callable[[Run], Points]) -> None:
+def _lines(study: PanelStudy, axis: Any, points_of: Callable[[PanelRun], Points]) -> None:
     for algorithm, runs in study.runs.items():
         lines = [points_of(run) for run in runs]
-        colour = _COLOURS[algorithm]
+        colour = LINES[algorithm]["color"]
         for line in lines:
             axis.plot(*zip(*line, strict=True), color=colour, linewidth=0.6, alpha=0.5)
         steps, values = _median(lines)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
-from hpcddl.common.files import write_whole
-from hpcddl.reproduce.fig2_run import Run, Setting
+from hpcddl.common.study import StudyFolder, nulled, spread, text_table
+from hpcddl.reproduce.fig2_run import PanelRun, PanelSetting
 
 CONVERGED_ERROR = 0.1
 """A run has converged when its loss is finite and its last test error below this (our bound)."""
@@ -31,23 +27,42 @@ class Panel:
     topology: dict[str, Any]  # of DPSGD
     updates: int  # of each run: ours
     paper: dict[str, str]  # by algorithm
-    statements: Callable[[Study], list[str]]
+    statements: Callable[[PanelStudy], list[str]]
 
 
 @dataclass(frozen=True)
-class Study:
+class PanelStudy:
     """Every run of a panel, and what they were made with."""
 
     panel: Panel
-    setting: Setting
+    setting: PanelSetting
     data: str
     samples: int
     updates: int
-    runs: dict[str, list[Run]]  # by algorithm, a run per seed
+    runs: dict[str, list[PanelRun]]  # by algorithm, a run per seed
     tried: dict[float, float]  # SSGD*'s standard deviations -> training loss, the best first
     search_seeds: int
 
-    def ratio(self, run: Run, begin: float, end: float) -> float:
+    def converged(self, algorithm: str) -> int:
+        """Counts the seeds that converged."""
+        return sum(
+            math.isfinite(run.loss) and run.test_error < CONVERGED_ERROR
+            for run in self.runs[algorithm]
+        )
+
+    def medians(self, value: Callable[[PanelRun], float]) -> dict[str, float]:
+        """Each algorithm's median over the seeds; what is not a number counts as the highest."""
+        return {name: spread([value(run) for run in runs])[0] for name, runs in self.runs.items()}
+
+    def early(self, run: PanelRun) -> float:
+        """Mean alpha_e / alpha at the beginning."""
+        return self._ratio(run, 0, EARLY)
+
+    def late(self, run: PanelRun) -> float:
+        """Mean alpha_e / alpha in the later part."""
+        return self._ratio(run, LATE, 1)
+
+    def _ratio(self, run: PanelRun, begin: float, end: float) -> float:
         """Mean alpha_e / alpha over the part of the run from `begin` to `end`, 0 .. 1."""
         part = [
             m.effective_rate / self.setting.rate
@@ -56,35 +71,10 @@ class Study:
         ]
         return fmean(part) if part else math.nan
 
-    def converged(self, algorithm: str) -> int:
-        """How many seeds."""
-        return sum(map(has_converged, self.runs[algorithm]))
 
-    def middle(self, algorithm: str, value: Callable[[Run], float]) -> float:
-        """The median over the seeds; what is not a number counts as the highest."""
-        return _spread([value(run) for run in self.runs[algorithm]])[1]
-
-    def early(self, run: Run) -> float:
-        """Mean alpha_e / alpha at the beginning."""
-        return self.ratio(run, 0, EARLY)
-
-    def late(self, run: Run) -> float:
-        """Mean alpha_e / alpha in the later part."""
-        return self.ratio(run, LATE, 1)
-
-    def noise(self, run: Run) -> float:
-        """Mean Delta."""
-        return fmean(m.noise for m in run.measurements)
-
-
-def verdict(claim: str, holds: bool, measured: str) -> str:
-    """What the paper says, whether it is so here, and by which numbers."""
-    return f"paper: {claim}\nhere:  {'yes' if holds else 'no'}: {measured}"
-
-
-def has_converged(run: Run) -> bool:
-    """Whether its loss is finite and its last test error below the bound."""
-    return math.isfinite(run.loss) and run.error < CONVERGED_ERROR
+def error_percent(run: PanelRun) -> float:
+    """The last test error in percent."""
+    return 100 * run.test_error
 
 
 HEAD = (
@@ -93,37 +83,19 @@ HEAD = (
 )  # fmt: skip
 
 
-def rows(study: Study) -> list[list[Any]]:
+def rows(study: PanelStudy) -> list[list[Any]]:
     """One per algorithm: medians and ranges over the seeds; None where a number is not finite."""
+    early, late = study.medians(study.early), study.medians(study.late)
     made = []
     for algorithm, runs in study.runs.items():
-        least, loss, greatest = _spread([run.loss for run in runs])
-        low, error, high = _spread([100 * run.error for run in runs])
         row: list[Any] = [algorithm, runs[0].std or None, len(runs), study.converged(algorithm)]
-        row += [loss, least, greatest, error, low, high]
-        row += [study.middle(algorithm, study.early), study.middle(algorithm, study.late)]
-        made.append([*map(_finite, row), study.panel.paper[algorithm]])
+        row += [*spread([run.loss for run in runs]), *spread(list(map(error_percent, runs)))]
+        row += [early[algorithm], late[algorithm], study.panel.paper[algorithm]]
+        made.append(nulled(row))
     return made
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Least, median, greatest."""
-    known = sorted(math.inf if math.isnan(value) else value for value in values)
-    return known[0], median(known), known[-1]
-
-
-def table(study: Study) -> str:
-    """The rows in aligned columns, and what they were measured with below."""
-    texts = [list(HEAD), *([_text(value) for value in row] for row in rows(study))]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    lines = [
-        "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
-        for row in texts
-    ]
-    return "\n".join([*lines, described(study), *_searched(study)])
-
-
-def described(study: Study) -> str:
+def described(study: PanelStudy) -> str:
     """What was run, in one line."""
     setting = study.setting
     topology = " ".join(map(str, study.panel.topology.values()))
@@ -136,7 +108,7 @@ def described(study: Study) -> str:
     )
 
 
-def _searched(study: Study) -> list[str]:
+def _searched(study: PanelStudy) -> list[str]:
     if not study.tried:
         return []
     tried = ", ".join(f"{std:g}: {loss:.3g}" for std, loss in sorted(study.tried.items()))
@@ -144,17 +116,12 @@ def _searched(study: Study) -> list[str]:
     return [f"SSGD* by noise std, final training loss ({seeds}): {tried}"]
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def write(study: Study, folder: Path) -> None:
-    """table.csv with the rows, results.json with every run."""
-    text = io.StringIO()
-    csv.writer(text).writerows([HEAD, *rows(study)])
-    write_whole(folder / "table.csv", text.getvalue().encode())
+def report(study: PanelStudy, folder: StudyFolder) -> None:
+    """Prints the table and the statements; writes table.csv, and results.json with every run."""
+    found, statements = rows(study), study.panel.statements(study)
+    table = [*text_table(HEAD, found, ".3g"), described(study), *_searched(study)]
+    print("\n".join(table), *statements, sep="\n\n")
+    folder.write_csv("table.csv", [HEAD, *found])
     said = {
         "panel": study.panel.name,
         "learners": study.panel.learners,
@@ -164,28 +131,13 @@ def write(study: Study, folder: Path) -> None:
         "samples": study.samples,
         "updates": study.updates,
         "converged_error": CONVERGED_ERROR,
-        "statements": study.panel.statements(study),
-        "search": [{"std": std, "loss": _finite(loss)} for std, loss in study.tried.items()],
+        "statements": statements,
+        "search": [{"std": std, "loss": loss} for std, loss in study.tried.items()],
         "search_seeds": study.search_seeds,
         "runs": [
-            {
-                "algorithm": algorithm,
-                "seed": run.seed,
-                "std": run.std,
-                "loss": _finite(run.loss),
-                "test_error": run.error,
-                "measurements": [
-                    {key: _finite(value) for key, value in asdict(m).items()}
-                    for m in run.measurements
-                ],
-                "test_errors": [{"step": step, "error": error} for step, error in run.errors],
-            }
+            {"algorithm": algorithm, **asdict(run)}
             for algorithm, runs in study.runs.items()
             for run in runs
         ],
     }
-    write_whole(folder / "results.json", json.dumps(said, indent=1).encode())
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    folder.write_json("results.json", said)

@@ -28,7 +28,7 @@ _AT_ONCE = 4096  # samples whose gradient is taken in one pass
 
 
 @dataclass(frozen=True)
-class Setting:
+class PanelSetting:
     """What all runs of a panel have in common."""
 
     rate: float
@@ -39,19 +39,23 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Run:
+class Evaluated:
+    """The consensus on the test set after `step` updates."""
+
+    step: int
+    error: float  # 0 .. 1
+
+
+@dataclass(frozen=True)
+class PanelRun:
     """What one run came to."""
 
     seed: int
-    std: float
-    measurements: list[Measurement]
-    errors: list[tuple[int, float]]  # updates, error of the consensus on the test set 0 .. 1
+    std: float  # of SSGD*'s noise, else 0
     loss: float  # overall, of the last consensus, in nats
-
-    @property
-    def error(self) -> float:
-        """The last test error, 0 .. 1."""
-        return self.errors[-1][1]
+    test_error: float  # the last one, 0 .. 1
+    measurements: list[Measurement]
+    test_errors: list[Evaluated]
 
 
 class _Log(Log):
@@ -59,7 +63,7 @@ class _Log(Log):
 
     def __init__(self, steps_per_epoch: int) -> None:
         super().__init__()
-        self.errors: list[tuple[int, float]] = []
+        self.errors: list[Evaluated] = []
         self.measurements: list[Measurement] = []
         self._steps_per_epoch = steps_per_epoch
 
@@ -67,7 +71,7 @@ class _Log(Log):
         self.measurements.append(measured)
 
     def evaluation(self, epoch: int, result: Evaluation) -> None:
-        self.errors.append((epoch * self._steps_per_epoch, 1 - result.accuracy))
+        self.errors.append(Evaluated(epoch * self._steps_per_epoch, 1 - result.accuracy))
         if not math.isfinite(result.loss):
             self.diverged_since = {"epoch": epoch, "reason": f"test loss {result.loss}"}
 
@@ -76,12 +80,12 @@ def run_once(
     world: World,
     train_set: Dataset,
     test_set: Dataset,
-    setting: Setting,
+    setting: PanelSetting,
     strategy: dict[str, Any],
     *,
     std: float,
     seed: int,
-) -> Run:
+) -> PanelRun:
     """Trains from weights and in an order of data that `seed` draws; the same on every rank.
 
     Args:
@@ -113,4 +117,4 @@ def run_once(
     train(task, log)
     with learner.consensus():
         loss, _ = overall.gradient(model)
-    return Run(seed, std, log.measurements, log.errors, loss)
+    return PanelRun(seed, std, loss, log.errors[-1].error, log.measurements, log.errors)

@@ -49,7 +49,7 @@ def read_logistic(folder: Path) -> Logistic:
     if len(split.shape) != 1 or split.classes != 2:
         raise UserError(
             f"--data {folder}: samples of shape {split.shape} in {split.classes} classes; "
-            "allowed: vectors in 2 classes"
+            "must be vectors in 2 classes"
         )
     rows, signs = [], []
     for block in contiguous_batches(len(split), rank=0, ranks=1, batch=_ROWS):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcddl.communication.topology import Topology
-from hpcddl.reproduce.saddle_problem import Array, Saddle, Setting
+from hpcddl.reproduce.saddle_problem import Array, Saddle, SaddleSetting
 
 Signs = tuple[Array, Array]
 """p and q, (S, n): the mean signs of each learner's mini-batch, for each of S seeds."""
@@ -44,7 +44,7 @@ RULES: dict[str, Callable[[Rules], Rule]] = {
 }
 
 
-def mini_batches(saddle: Saddle, setting: Setting, seeds: Iterable[int]) -> Iterator[Signs]:
+def mini_batches(saddle: Saddle, setting: SaddleSetting, seeds: Iterable[int]) -> Iterator[Signs]:
     """Each seed's nB samples, drawn afresh for every update without replacement; by seed alone."""
     generators = [np.random.default_rng([seed, 0]) for seed in seeds]
     p, q = saddle.signs()
@@ -58,7 +58,7 @@ def mini_batches(saddle: Saddle, setting: Setting, seeds: Iterable[int]) -> Iter
 
 def consensus_paths(
     saddle: Saddle,
-    setting: Setting,
+    setting: SaddleSetting,
     algorithm: str,
     topology: Callable[[int], Topology],
     noise_std: float,
@@ -89,7 +89,7 @@ def consensus_paths(
         yield weights.mean(1)
 
 
-def leaving_times(paths: Iterator[Array], setting: Setting) -> Array:
+def leaving_times(paths: Iterator[Array], setting: SaddleSetting) -> Array:
     """(S,) updates until |y| of the consensus is above `setting.left`; inf: not in `updates`."""
     times = np.array([np.inf])
     for update, consensus in enumerate(paths):

@@ -56,7 +56,7 @@ class Saddle:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SaddleSetting:
     """What learners do on a saddle."""
 
     learners: int  # n
@@ -66,13 +66,18 @@ class Setting:
     left: float  # the saddle is left once |y| of the consensus is above it
     updates: int  # after which it is not waited for any longer
 
+    @property
+    def global_batch(self) -> int:
+        """nB."""
+        return self.learners * self.local_batch
+
 
 def batch_variance(samples: int, batch: int) -> float:
     """The variance of the mean of `batch` signs, drawn without replacement from N of sum 0."""
     return (samples - batch) / (batch * (samples - 1))
 
 
-def spread(saddle: Saddle, setting: Setting, topology: Topology) -> float:
+def spread(saddle: Saddle, setting: SaddleSetting, topology: Topology) -> float:
     """Stationary mean over j of (x_j - x_a)^2 under DPSGD near the saddle.
 
     dx(t+1) = (A - alpha a) dx(t) - alpha sigma dp(t): in each mode with eigenvalue lambda of a
@@ -86,12 +91,12 @@ def spread(saddle: Saddle, setting: Setting, topology: Topology) -> float:
     else:
         kept = (np.sort(np.linalg.eigvalsh(topology(0)))[:-1] - step) ** 2
     drawn = batch_variance(saddle.samples, setting.local_batch)
-    drawn -= batch_variance(saddle.samples, n * setting.local_batch)  # of their mean
+    drawn -= batch_variance(saddle.samples, setting.global_batch)  # of their mean
     per_mode = (setting.rate * saddle.sigma) ** 2 * drawn * n / (n - 1)
     return float(per_mode * (1 / (1 - kept)).sum() / n)
 
 
-def kicks(saddle: Saddle, setting: Setting, topology: Topology) -> float:
+def kicks(saddle: Saddle, setting: SaddleSetting, topology: Topology) -> float:
     """Variance of what the learners' spread adds to y_a per update, where nB = N.
 
     All that is left of the noise then is -alpha mean_j [g_j(w_j) - g_j(w_a)], along y
@@ -104,7 +109,7 @@ def kicks(saddle: Saddle, setting: Setting, topology: Topology) -> float:
     return (setting.rate * saddle.kappa) ** 2 * squares / (setting.learners - 1)
 
 
-def staying(saddle: Saddle, setting: Setting, kick: float, updates: Array) -> Array:
+def staying(saddle: Saddle, setting: SaddleSetting, kick: float, updates: Array) -> Array:
     """P(T > t) in the linear regime, with Gaussian kicks of variance `kick` at every update.
 
     y(t) = growth^t y(0) + sum_s growth^(t-1-s) kick_s, growth = 1 + alpha b. The saturation
@@ -118,7 +123,7 @@ def staying(saddle: Saddle, setting: Setting, kick: float, updates: Array) -> Ar
     return erf(reach * fallen / np.sqrt(2 * variance))
 
 
-def median_time(saddle: Saddle, setting: Setting, kick: float) -> float:
+def median_time(saddle: Saddle, setting: SaddleSetting, kick: float) -> float:
     """The t at which `staying` falls to one half."""
     low, high = 0.0, 1.0
     while staying(saddle, setting, kick, np.array(high)) > 0.5:

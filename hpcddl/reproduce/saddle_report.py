@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpcddl.common.files import write_whole
-from hpcddl.common.table import aligned
-from hpcddl.reproduce.saddle_problem import Array, Saddle, Setting, median_time
+from hpcddl.common.study import StudyFolder, nulled, text_table, verdict
+from hpcddl.reproduce.saddle_problem import Array, Saddle, SaddleSetting, median_time
 
 
 @dataclass(frozen=True)
@@ -23,7 +18,7 @@ class Case:
     """One algorithm on one loss with one global batch, a time of leaving per seed."""
 
     saddle: Saddle
-    setting: Setting
+    setting: SaddleSetting
     algorithm: str
     noise_std: float  # of SSGD*
     kick: float | None  # predicted variance of the noise along y per update; None: not predicted
@@ -31,14 +26,14 @@ class Case:
     times: Array = field(default_factory=lambda: np.empty(0))  # (S,) updates; inf: it stays
 
     @property
-    def global_batch(self) -> int:
-        """nB."""
-        return self.setting.learners * self.setting.local_batch
-
-    @property
     def control(self) -> bool:
         """Whether all samples have one Hessian, so that SSGD and DPSGD are the same."""
         return not self.saddle.kappa
+
+    @property
+    def known_times(self) -> Array:
+        """The times of those that left, ascending."""
+        return np.sort(self.times[np.isfinite(self.times)])
 
     @property
     def predicted(self) -> float | None:
@@ -47,9 +42,15 @@ class Case:
             return None
         return median_time(self.saddle, self.setting, self.kick)
 
+    def quantiles(self, *parts: float) -> list[float]:
+        """The times at which such parts of the seeds, 0 .. 1, have left."""
+        # Of the sorted times themselves: between a finite and an infinite one lies nothing.
+        times = np.sort(self.times)
+        return [float(times[round(part * (len(times) - 1))]) for part in parts]
+
 
 @dataclass(frozen=True)
-class Study:
+class SaddleStudy:
     """All cases, the largest global batch first, the control last."""
 
     cases: list[Case]
@@ -67,31 +68,18 @@ HEAD = (
 )  # fmt: skip
 
 
-def rows(study: Study) -> list[list[Any]]:
-    """Times of leaving by case; None: later than the last update."""
+def rows(study: SaddleStudy) -> list[list[Any]]:
+    """Times of leaving by case; None: later than the last update, or not predicted."""
     made = []
     for case in study.cases:
-        times = np.sort(case.times)
-        # Of the sorted times themselves: between a finite and an infinite one lies nothing.
-        at = [round(part * (len(times) - 1)) for part in (0.5, 0.05, 0.95, 0, 1)]
-        row: list[Any] = ["one Hessian" if case.control else "saddle", case.algorithm]
-        row += [case.global_batch, int(np.isfinite(times).sum())]
-        row += [float(times[i]) if np.isfinite(times[i]) else None for i in at]
-        made.append([*row, case.predicted])
+        loss = "one Hessian" if case.control else "saddle"
+        row = [loss, case.algorithm, case.setting.global_batch, len(case.known_times)]
+        times = nulled(case.quantiles(0.5, 0.05, 0.95, 0, 1))
+        made.append([*row, *times, case.predicted])
     return made
 
 
-def table(study: Study) -> str:
-    """The rows in aligned columns, and what they were measured with below."""
-    texts = [["-" if v is None else _text(v) for v in row] for row in rows(study)]
-    return "\n".join([*aligned([list(HEAD), *texts], left=2), described(study)])
-
-
-def _text(value: Any) -> str:
-    return f"{value:.0f}" if isinstance(value, float) else str(value)
-
-
-def described(study: Study) -> str:
+def described(study: SaddleStudy) -> str:
     """What was run, in one line."""
     case, control = study.cases[0], study.cases[-1].saddle
     saddle, setting = case.saddle, case.setting
@@ -107,52 +95,52 @@ def described(study: Study) -> str:
     )
 
 
-def statements(study: Study) -> list[str]:
+def statements(study: SaddleStudy) -> list[str]:
     """What the paper says of its problem, and whether it is so on ours."""
-    largest = {name: study.of(name)[0] for name in ("SSGD", "DPSGD")}
-    medians = {name: float(np.median(case.times)) for name, case in largest.items()}
-    ssgd, dpsgd = medians["SSGD"], medians["DPSGD"]
-    most = study.cases[0].setting.updates
-    said = [f"{time:.0f}" if isfinite(time) else f"more than {most}" for time in (dpsgd, ssgd)]
+    setting = study.cases[0].setting
+    dpsgd, ssgd = (float(np.median(study.of(name)[0].times)) for name in ("DPSGD", "SSGD"))
+    said = [
+        f"{time:.0f}" if isfinite(time) else f"more than {setting.updates}"
+        for time in (dpsgd, ssgd)
+    ]
     one, other = (study.of(name, control=True)[0].times for name in ("SSGD", "DPSGD"))
-    sooner = isfinite(dpsgd) and ssgd > 2 * dpsgd
     same = int((one == other).sum())
     return [
-        "paper: the larger noise of DPSGD lets it escape saddle points where SSGD is stuck for "
-        f"long\nhere:  {'yes' if sooner else 'no'}: medians of {said[0]} against {said[1]} updates "
-        f"at nB = {largest['DPSGD'].global_batch}",
-        "ours:  with one Hessian for all samples DPSGD's consensus moves as SSGD does\n"
-        f"here:  {'yes' if same == len(one) else 'no'}: {same} of {len(one)} seeds leave at the "
-        "same update",
+        verdict(
+            "the larger noise of DPSGD lets it escape saddle points where SSGD is stuck for long",
+            isfinite(dpsgd) and ssgd > 2 * dpsgd,
+            f"medians of {said[0]} against {said[1]} updates at nB = {setting.global_batch}",
+        ),
+        verdict(
+            "with one Hessian for all samples DPSGD's consensus moves as SSGD does",
+            same == len(one),
+            f"{same} of {len(one)} seeds leave at the same update",
+            whose="ours",
+        ),
     ]
 
 
-def write(study: Study, folder: Path) -> None:
-    """table.csv with the rows, times.csv with every seed's, results.json with the rest."""
-    text = io.StringIO()
-    csv.writer(text).writerows([HEAD, *rows(study)])
-    write_whole(folder / "table.csv", text.getvalue().encode())
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["loss", "algorithm", "nB", "seed", "updates"])
-    for case, row in zip(study.cases, rows(study), strict=True):
-        times = [int(t) if isfinite(t) else None for t in case.times.tolist()]
-        writer.writerows([*row[:3], seed, time] for seed, time in enumerate(times))
-    write_whole(folder / "times.csv", text.getvalue().encode())
-    said = {
-        "topology": study.topology,
-        "seeds": study.seeds,
-        "statements": statements(study),
-        "cases": [
-            {
-                "algorithm": case.algorithm,
-                "saddle": asdict(case.saddle),
-                "setting": asdict(case.setting),
-                "noise_std": case.noise_std,
-                "predicted_kick_variance": case.kick,
-                **dict(zip(HEAD[3:], row[3:], strict=True)),
-            }
-            for case, row in zip(study.cases, rows(study), strict=True)
-        ],
-    }
-    write_whole(folder / "results.json", json.dumps(said, indent=1).encode())
+def report(study: SaddleStudy, folder: StudyFolder) -> None:
+    """Prints the table and statements; times.csv has every seed's time, results.json the rest."""
+    found = rows(study)
+    table = [*text_table(HEAD, found, ".0f", left=2), described(study)]
+    print("\n".join(table), *statements(study), sep="\n\n")
+    folder.write_csv("table.csv", [HEAD, *found])
+    every = [("loss", "algorithm", "nB", "seed", "updates")]
+    for case, row in zip(study.cases, found, strict=True):
+        times = (int(t) if isfinite(t) else None for t in case.times.tolist())
+        every += [(*row[:3], seed, time) for seed, time in enumerate(times)]
+    folder.write_csv("times.csv", every)
+    cases = [
+        {
+            "algorithm": case.algorithm,
+            "saddle": asdict(case.saddle),
+            "setting": asdict(case.setting),
+            "noise_std": case.noise_std,
+            "predicted_kick_variance": case.kick,
+            **dict(zip(HEAD[3:], row[3:], strict=True)),
+        }
+        for case, row in zip(study.cases, found, strict=True)
+    ]
+    said = {"topology": study.topology, "seeds": study.seeds, "statements": statements(study)}
+    folder.write_json("results.json", {**said, "cases": cases})

@@ -14,7 +14,7 @@ _TANGENTS = 64
 
 
 @dataclass(frozen=True)
-class Setting:
+class Combination:
     """K learners with local batch B_loc that average every H iterations."""
 
     learners: int
@@ -34,7 +34,7 @@ class Setting:
 
 
 def iterations_to(
-    problem: Logistic, level: float, setting: Setting, *, rate: float, seed: int, limit: float
+    problem: Logistic, level: float, chosen: Combination, *, rate: float, seed: int, limit: float
 ) -> float:
     """Iterations up to the first average w_a with f(w_a) <= level; inf: not within `limit`.
 
@@ -42,7 +42,7 @@ def iterations_to(
     exact, yet f is rarely computed: where a tangent of this convex f lies above the level, f does.
     """
     tangents = Tangents(problem.features.shape[1])
-    learners, batch, steps = setting.learners, setting.batch, setting.steps
+    learners, batch, steps = chosen.learners, chosen.batch, chosen.steps
     run = local_sgd(problem, learners=learners, batch=batch, steps=steps, rate=rate, seed=seed)
     with np.errstate(over="ignore", invalid="ignore"):
         for iterations, weights in enumerate(run, 1):

@@ -7,10 +7,11 @@ from math import isinf, nan
 from pathlib import Path
 from typing import Any
 
+from hpcddl.common.axes import ticks_at
 from hpcddl.common.colours import COLOURS, STYLES
-from hpcddl.common.files import whole_file
+from hpcddl.common.study import StudyFolder
+from hpcddl.tune.finished_search import FinishedSearch
 from hpcddl.tune.searches import Point, labels_of
-from hpcddl.tune.study import Study
 from hpcddl.tune.trials import Trial
 
 _LABELS = {
@@ -21,48 +22,42 @@ _MOST_LEVEL = 8  # values whose labels have room side by side
 _SCALES = {"heldout_loss": 1.0, "heldout_error": 100.0}
 
 
-def draw(study: Study) -> None:
-    """tune.png: medians as lines, one for each value of the second key; runs as dots."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+def draw(study: FinishedSearch, folder: StudyFolder) -> None:
+    """Draws medians as lines, one for each value of the second key, and runs as dots."""
     key, *others = study.trials[0].point
     trials = sorted(study.trials, key=lambda trial: [*trial.point.values()][::-1])
 
     def fixed(trial: Trial) -> Point:
         return {other: trial.point[other] for other in others}
 
-    for i, (values, line) in enumerate(groupby(trials, fixed)):
-        label = ", ".join(f"{label} {value}" for label, value in labels_of(values).items())
-        style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
-        _line(axis, study, key, list(line), label or "median of the seeds", style)
-    if study.best:
-        best = study.best.point[key], study.best.cost(study.by) * _SCALES[study.by]
-        axis.plot(*best, "o", markersize=14, fillstyle="none", color="black", label="best")
-    if any(run.diverged for trial in trials for run in trial.runs):
-        axis.plot([], [], "x", color="black", label="diverged")
-    axis.margins(y=0.1)
-    axis.set_xscale("log")
-    tried = sorted({trial.point[key] for trial in trials})
-    axis.set_xticks(tried, [f"{value:g}" for value in tried])
-    if len(tried) > _MOST_LEVEL:
-        axis.tick_params(axis="x", rotation=90, labelsize=8)
-    axis.minorticks_off()
-    axis.set_xlabel(key)
-    axis.set_ylabel(_LABELS[study.by])
-    axis.grid(alpha=0.3)
-    axis.legend()
-    axis.set_title(f"{Path(study.trainer.recipe).name}\n{study.search.description}", fontsize=10)
-    with whole_file(study.trainer.out / "tune.png") as file:
-        figure.savefig(file, format="png", dpi=150)
-    plt.close(figure)
+    with folder.picture("tune", suffixes=["png"], figsize=(7, 4.5)) as (_, axis):
+        for i, (values, line) in enumerate(groupby(trials, fixed)):
+            label = ", ".join(f"{label} {value}" for label, value in labels_of(values).items())
+            style = {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+            _line(axis, study, key, list(line), label or "median of the seeds", style)
+        if study.best:
+            best = study.best.point[key], study.best.cost(study.by) * _SCALES[study.by]
+            axis.plot(*best, "o", markersize=14, fillstyle="none", color="black", label="best")
+        if any(run.diverged for trial in trials for run in trial.runs):
+            axis.plot([], [], "x", color="black", label="diverged")
+        axis.margins(y=0.1)
+        tried = sorted({trial.point[key] for trial in trials})
+        ticks_at(axis, tried)
+        if len(tried) > _MOST_LEVEL:
+            axis.tick_params(axis="x", rotation=90, labelsize=8)
+        axis.set(xlabel=key, ylabel=_LABELS[study.by])
+        axis.legend()
+        title = f"{Path(study.trainer.recipe).name}\n{study.search.description}"
+        axis.set_title(title, fontsize=10)
 
 
 def _line(
-    axis: Any, study: Study, key: str, trials: list[Trial], label: str, style: dict[str, str]
+    axis: Any,
+    study: FinishedSearch,
+    key: str,
+    trials: list[Trial],
+    label: str,
+    style: dict[str, str],
 ) -> None:
     """Finite medians and runs where they are; runs that diverged as crosses at the top."""
     by, scale = study.by, _SCALES[study.by]

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import asdict
-from math import isinf
 from typing import Any
 
-from hpcddl.common.files import write_whole
-from hpcddl.common.table import aligned
+from hpcddl.common.finite import finite
+from hpcddl.common.study import StudyFolder, text_table
+from hpcddl.tune.finished_search import FinishedSearch
 from hpcddl.tune.searches import labels_of
-from hpcddl.tune.study import Study
 
 
-def table(study: Study) -> str:
+def table(study: FinishedSearch) -> str:
     """One line per trial, the best first: the median that decides, and every seed's run."""
     labels = labels_of(study.trials[0].point)
-    seeds = [f"seed {seed}" for seed in study.trainer.seeds]
-    rows = [[*labels, f"median {study.by}", *seeds]]
-    for trial in study.trials:
-        cost = trial.cost(study.by)
-        rows.append(
-            [
-                *labels_of(trial.point).values(),
-                "-" if isinf(cost) else f"{cost:.4f}",
-                *map(str, trial.runs),
-            ]
-        )
-    return "\n".join(aligned(rows, left=0))
+    head = [*labels, f"median {study.by}", *(f"seed {seed}" for seed in study.trainer.seeds)]
+    rows = [
+        [*labels_of(trial.point).values(), finite(trial.cost(study.by)), *trial.runs]
+        for trial in study.trials
+    ]
+    return "\n".join(text_table(head, rows, ".4f"))
 
 
-def verdict(study: Study) -> str:
+def verdict(study: FinishedSearch) -> str:
     """Whether the best lies inside the grid, and the command that trains with it."""
     if study.best is None:
         return f"all {len(study.trials)} trials diverged"
@@ -44,8 +36,8 @@ def verdict(study: Study) -> str:
     return f"{where}\n{shlex.join(study.command)}"
 
 
-def write(study: Study) -> None:
-    """tune.json: all that the table says."""
+def write(study: FinishedSearch, folder: StudyFolder) -> None:
+    """Writes tune.json: all that the table says."""
     best = study.best
     content: dict[str, Any] = {
         "search": study.search.description,
@@ -57,16 +49,16 @@ def write(study: Study) -> None:
         "trials": [
             {
                 "point": trial.point,
-                study.by: None if isinf(trial.cost(study.by)) else trial.cost(study.by),
+                study.by: trial.cost(study.by),
                 "runs": [asdict(run) for run in trial.runs],
             }
             for trial in study.trials
         ],
     }
-    write_whole(study.trainer.out / "tune.json", json.dumps(content, indent=1).encode())
+    folder.write_json("tune.json", content)
 
 
-def _why(study: Study) -> str:
+def _why(study: FinishedSearch) -> str:
     """Why nothing was tried beyond the edge."""
     if study.search.most is None:
         return "the paper's search ends there"

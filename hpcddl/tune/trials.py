@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from math import inf
 from pathlib import Path
 from statistics import median
 
-from hpcddl.commands.start import train_by
+from hpcddl.commands.start import TrainCommand
 from hpcddl.common.errors import UserError
 from hpcddl.run import resume
 from hpcddl.run.config import load_config
+from hpcddl.run.records import read_run
 from hpcddl.run.stopping import STATUS, Stopped
 from hpcddl.tune.searches import Point, labels_of, words_of
 
@@ -23,8 +23,8 @@ class RunFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Run:
-    """What a run came to."""
+class TrialRun:
+    """What the run of one seed came to."""
 
     seed: int
     folder: str
@@ -44,7 +44,7 @@ class Trial:
     """A point and a run for each seed."""
 
     point: Point
-    runs: tuple[Run, ...]
+    runs: tuple[TrialRun, ...]
 
     def cost(self, by: str) -> float:
         """The median over the seeds; infinite for a run that diverged."""
@@ -79,28 +79,29 @@ class Trainer:
         """
         return Trial(point, tuple(self._train(point, seed) for seed in self.seeds))
 
-    def _train(self, point: Point, seed: int) -> Run:
+    def _train(self, point: Point, seed: int) -> TrialRun:
         labels = {**labels_of(point), "seed": seed}
         name = "_".join(f"{label}={value}" for label, value in labels.items())
         folder = self.out / name
-        overrides = [*self.overrides, f"seed={seed}", *words_of(point)]
+        overrides = (*self.overrides, f"seed={seed}", *words_of(point))
         config = load_config(self.recipe, overrides)
         resume.check(folder, config, go_on=True)  # refuses a run with other settings
         began = time.monotonic()
         had_ended = resume.has_ended(folder, config)
         if not had_ended:
             print(f"{name}: begins", flush=True)
-            self._launch(name, [self.recipe, *overrides, "--out", str(folder), "--resume"])
+            self._start(TrainCommand(self.recipe, overrides, folder))
         run = _read(folder, seed)
         when = "had ended" if had_ended else f"{time.monotonic() - began:.1f} s"
         print(f"{name}: {run} ({when})", flush=True)
         return run
 
-    def _launch(self, name: str, words: Sequence[str]) -> None:
+    def _start(self, command: TrainCommand) -> None:
+        name = command.folder.name
         path = self.out / f"{name}.log"
         with open(path, "a+") as log:
             before = log.tell()
-            status = train_by(self.launcher, words, log)
+            status = command.by(self.launcher, log)
             log.seek(before)
             said = [line for line in log if line.startswith("hpcddl: error: ")]
         if status == STATUS:
@@ -110,9 +111,9 @@ class Trainer:
             raise RunFailed(f"{name}: exit status {status}{why} ({path})")
 
 
-def _read(folder: Path, seed: int) -> Run:
-    summary = json.loads((folder / "summary.json").read_text())
-    return Run(
+def _read(folder: Path, seed: int) -> TrialRun:
+    summary = read_run(folder).summary
+    return TrialRun(
         seed,
         folder.name,
         summary["learners"],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.reproduce.b_fig6_report import Result, Study, rows, statements
-from hpcddl.reproduce.rate_search import Trial
-from hpcddl.reproduce.target import Setting
+from hpcddl.reproduce.b_fig6_report import Terms, TimeStudy, rows, statements
+from hpcddl.reproduce.target import Combination
+from hpcddl.tune.rate_search import RateTrial
 from tests.conftest import Launch
 
 PANEL_A = ["--at-learners", 2, "--batches", 4, 8, "--steps", 1, 4]
@@ -70,27 +70,24 @@ def test_bad_input_is_one_line(command: Launch, shards: Path, tmp_path: Path) ->
         assert say in done.stderr
 
     refused(tmp_path / "none", say="none")
-    refused(shards, "--target", 0, say="--target: 0, allowed: at least 1e-06")
-    refused(shards, "--target", "nan", say="--target: nan")
-    refused(shards, "--steps", 4, 0, say="--steps: 0, allowed: at least 1")
-    refused(shards, "--learners", 1, say="--learners: 1, allowed: at least 2")
-    refused(shards, "--highest-rate", 1, say="--highest-rate: 1, allowed: at least 4")
-    refused(shards, say="16 learners with a local batch of 64; allowed: at most the 300 samples")
+    refused(shards, "--target", 0, say="--target: 0: must be at least 1e-06")
+    refused(shards, "--target", "nan", say="--target: nan: must be at least")
+    refused(shards, "--steps", 4, 0, say="--steps: 0: must be a whole number, at least 1")
+    refused(shards, "--learners", 1, say="--learners: 1: must be a whole number, at least 2")
+    refused(shards, "--highest-rate", 1, say="--highest-rate: 1: must be at least 4")
+    refused(shards, say="16 learners with a local batch of 64: must be at most the 300 samples")
     file = tmp_path / "file"
     file.write_text("")
     small = ["--learners", 2, "--batches", 4, "--at-learners", 2, "--out", file / "below"]
     refused(shards, *small, say="below: cannot be written")
 
 
-def study(times: dict[tuple[int, int, int], float]) -> Study:
+def study(times: dict[tuple[int, int, int], float]) -> TimeStudy:
     """Of one data order in which a combination took so many iterations."""
-    results = [Result(Setting(*s), [Trial(8.0, (n,), inf)]) for s, n in times.items()]
-    return Study(
-        results,
-        at_learners=16,
-        at_batch=16,
-        round_cost=25.0,
+    trials = {Combination(*c): [RateTrial(8.0, (n,), inf)] for c, n in times.items()}
+    terms = Terms(
         target=0.005,
+        round_cost=25.0,
         limit=1e6,
         highest_rate=1024.0,
         seeds=1,
@@ -98,6 +95,7 @@ def study(times: dict[tuple[int, int, int], float]) -> Study:
         samples=1000,
         l2=1e-3,
     )
+    return TimeStudy(trials, at_learners=16, at_batch=16, terms=terms)
 
 
 @pytest.mark.parametrize(

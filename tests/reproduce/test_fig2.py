@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.reproduce.fig2_report import Panel, Study, rows
-from hpcddl.reproduce.fig2_run import Run, Setting
+from hpcddl.reproduce.fig2_report import Panel, PanelStudy, rows
+from hpcddl.reproduce.fig2_run import Evaluated, PanelRun, PanelSetting
 from hpcddl.reproduce.fig2a import PANEL as FIG2A
 from hpcddl.reproduce.fig2b import PANEL as FIG2B
 from hpcddl.training.diagnostics import Measurement
@@ -64,13 +64,13 @@ def test_bad_input_is_one_line(command: Launch) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert say in done.stderr
 
-    refused("fig2a", say="fig2a: 1 ranks, allowed: 5 (mpirun -np 5 hpcddl reproduce fig2a")
-    refused("fig2b", say="fig2b: 1 ranks, allowed: 6 (mpirun -np 6 hpcddl reproduce fig2b")
-    refused("fig2a", "--seeds", 0, say="--seeds: 0, allowed: at least 1")
-    refused("fig2a", "--noise", -1, say="--noise: -1, allowed: at least 0")
-    refused("fig2a", "--scale", 0, say="--scale: 0, allowed: above 0")
-    refused("fig2a", "--scale", "nan", say="--scale: nan, allowed: above 0")
-    refused("fig2a", "--batch", 12, say="--batch: 12, allowed: multiples of the 5 learners")
+    refused("fig2a", say="fig2a: 1 ranks, must be 5 (mpirun -np 5 hpcddl reproduce fig2a")
+    refused("fig2b", say="fig2b: 1 ranks, must be 6 (mpirun -np 6 hpcddl reproduce fig2b")
+    refused("fig2a", "--seeds", 0, say="--seeds: 0: must be a whole number, at least 1")
+    refused("fig2a", "--noise", -1, say="--noise: -1: must be at least 0")
+    refused("fig2a", "--scale", 0, say="--scale: 0: must be above 0")
+    refused("fig2a", "--scale", "nan", say="--scale: nan: must be above 0")
+    refused("fig2a", "--batch", 12, say="--batch 12: must be a multiple of the 5 learners")
 
 
 def measurement(step: int, loss: float, effective_rate: float, noise: float) -> Measurement:
@@ -78,26 +78,27 @@ def measurement(step: int, loss: float, effective_rate: float, noise: float) -> 
     return Measurement(step, loss, effective_rate, noise, 0.0, None, None, 0.0, 1.0, 1.0, 1.0, 1.0)
 
 
-def study(panel: Panel, **outcomes: list[tuple[float, float, float]]) -> Study:
+def study(panel: Panel, **outcomes: list[tuple[float, float, float]]) -> PanelStudy:
     """Of runs that ended with (loss, error) and had so much of alpha throughout."""
-    setting = Setting(rate=panel.rate, global_batch=60, epochs=10, every=1, scale=1.0)
+    setting = PanelSetting(rate=panel.rate, global_batch=60, epochs=10, every=1, scale=1.0)
     runs = {
         {"star": "SSGD*", "ssgd": "SSGD", "dpsgd": "DPSGD"}[name]: [
-            Run(
+            PanelRun(
                 seed,
                 0.1 if name == "star" else 0.0,
-                [measurement(t, loss, ratio * panel.rate, 1 - ratio) for t in range(10)],
-                [(10, error)],
                 loss,
+                error,
+                [measurement(t, loss, ratio * panel.rate, 1 - ratio) for t in range(10)],
+                [Evaluated(10, error)],
             )
             for seed, (loss, error, ratio) in enumerate(ends)
         ]
         for name, ends in outcomes.items()
     }
-    return Study(panel, setting, "digits", 60, 10, runs, {}, 1)
+    return PanelStudy(panel, setting, "digits", 60, 10, runs, {}, 1)
 
 
-def verdicts(found: Study) -> list[str]:
+def verdicts(found: PanelStudy) -> list[str]:
     return [s.split("here:  ")[1].split(":")[0] for s in found.panel.statements(found)]
 
 

@@ -11,7 +11,7 @@ from hpcddl.cli import main
 from hpcddl.common.errors import UserError
 from hpcddl.reproduce.learners import local_sgd
 from hpcddl.reproduce.logistic import Logistic, minimum, read_logistic
-from hpcddl.reproduce.target import Setting, Tangents, iterations_to
+from hpcddl.reproduce.target import Combination, Tangents, iterations_to
 from tests.synthetic import write_shards
 
 
@@ -70,38 +70,42 @@ def test_tangents_lie_below_a_convex_function() -> None:
         assert tangents.at(w) <= f.value_and_gradient(w)[0] + 1e-12
 
 
-@pytest.mark.parametrize("setting", [Setting(1, 4, 1), Setting(3, 4, 1), Setting(3, 5, 4)])
-def test_the_first_average_below_the_level_is_found(setting: Setting) -> None:
+@pytest.mark.parametrize(
+    "chosen", [Combination(1, 4, 1), Combination(3, 4, 1), Combination(3, 5, 4)]
+)
+def test_the_first_average_below_the_level_is_found(chosen: Combination) -> None:
     """As if f were computed at every average; one iteration less as the limit, and it is not."""
     f = problem()
     level = minimum(f)[0] + 0.02
-    words = {"learners": setting.learners, "batch": setting.batch, "steps": setting.steps}
+    words = {"learners": chosen.learners, "batch": chosen.batch, "steps": chosen.steps}
     run = enumerate(local_sgd(f, rate=0.3, seed=1, **words), 1)
     expected = next(
         t
         for t, weights in run
-        if t % setting.steps == 0 and f.value_and_gradient(weights.mean(0))[0] <= level
+        if t % chosen.steps == 0 and f.value_and_gradient(weights.mean(0))[0] <= level
     )
     assert expected > 3
     for limit, found in ((1e4, expected), (expected, expected), (expected - 1, np.inf)):
-        assert iterations_to(f, level, setting, rate=0.3, seed=1, limit=limit) == found
+        assert iterations_to(f, level, chosen, rate=0.3, seed=1, limit=limit) == found
 
 
 def test_a_rate_that_is_too_high_ends_by_itself() -> None:
     """rate * l2 > 2 makes w overflow: not reached, and no endless run."""
-    setting = Setting(2, 4, 1)
-    assert iterations_to(problem(), 0.1, setting, rate=1e4, seed=0, limit=1e9) == np.inf
+    chosen = Combination(2, 4, 1)
+    assert iterations_to(problem(), 0.1, chosen, rate=1e4, seed=0, limit=1e9) == np.inf
 
 
 def test_cost_counts_gradients_and_rounds() -> None:
     """Paper B app. B.2: iterations * B_loc + 25 a round; a single learner has no rounds."""
-    assert Setting(16, 16, 4).cost(40, 25) == 40 * 16 + 10 * 25
-    assert Setting(1, 16, 1).cost(40, 25) == 40 * 16
+    assert Combination(16, 16, 4).cost(40, 25) == 40 * 16 + 10 * 25
+    assert Combination(1, 16, 1).cost(40, 25) == 40 * 16
 
 
 def test_only_vectors_in_two_classes_are_read(tmp_path: Path) -> None:
     frames = write_shards(tmp_path / "frames")
-    with pytest.raises(UserError, match=r"samples of shape \(5, 6\) in 10 classes; allowed"):
+    with pytest.raises(
+        UserError, match=r"samples of shape \(5, 6\) in 10 classes; must be vectors"
+    ):
         read_logistic(frames)
 
 

@@ -14,10 +14,10 @@ import torch
 
 from hpcddl.communication.topology import TOPOLOGIES, Topology
 from hpcddl.reproduce.saddle_learners import consensus_paths, leaving_times
-from hpcddl.reproduce.saddle_problem import Saddle, Setting, kicks, median_time, staying
+from hpcddl.reproduce.saddle_problem import Saddle, SaddleSetting, kicks, median_time, staying
 from tests.conftest import Launch
 
-SETTING = Setting(learners=8, local_batch=8, rate=0.5, start=1e-4, left=0.5, updates=2000)
+SETTING = SaddleSetting(learners=8, local_batch=8, rate=0.5, start=1e-4, left=0.5, updates=2000)
 FULL = Saddle(samples=64)  # nB = N
 
 
@@ -155,12 +155,13 @@ def test_the_study_writes_table_times_and_picture(
 
 def test_bad_input_is_one_line(command: Launch, tmp_path: Path) -> None:
     for words, say in (
-        (["--samples", 10], "--samples: 10, allowed: multiples of 4"),
-        (["--batches", 5], "--batches: 5, allowed: 1 to 4, for 4 learners and 16 samples"),
-        (["--rate", 1], "--rate: 1, allowed: above 0, below 1"),
-        (["--left", "nan"], "--left: nan, allowed: above 0"),
-        (["--start", 0.6], "--start: 0.6, allowed: below --left"),
-        (["--learners", 3], "--learners: 3, allowed: at least 4"),
+        (["--samples", 10], "--samples 10: must be a multiple of 4"),
+        (["--batches", 5], "--batches 5: must be at most 4, for 4 learners and 16 samples"),
+        (["--batches", 0], "--batches: 0: must be a whole number, at least 1"),
+        (["--rate", 1], "--rate: 1: must be above 0 and below 1"),
+        (["--left", "nan"], "--left: nan: must be above 0"),
+        (["--start", 0.6], "--start 0.6: must be below --left"),
+        (["--learners", 3], "--learners: 3: must be a whole number, at least 4"),
     ):
         done = command(*WORDS, *words, "--out", tmp_path / "o")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)

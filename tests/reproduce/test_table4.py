@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hpcddl.reproduce.table4_plot import draw
-from hpcddl.reproduce.table4_report import Corpus, Trial, statements, table
+from hpcddl.common.study import StudyFolder
+from hpcddl.reproduce.table4_mini_plot import draw
+from hpcddl.reproduce.table4_mini_report import Corpus, Outcome, statements, table
 from tests.conftest import Launch
 
 LOSSES = {  # (algorithm, batch, rate) -> loss of seeds 0, 1, 2; guessing: ln 8 = 2.079
@@ -24,8 +25,8 @@ LOSSES = {  # (algorithm, batch, rate) -> loss of seeds 0, 1, 2; guessing: ln 8 
 }
 
 
-def trial(algorithm: str, batch: int, rate: float, seed: int, loss: float) -> Trial:
-    return Trial(
+def trial(algorithm: str, batch: int, rate: float, seed: int, loss: float) -> Outcome:
+    return Outcome(
         algorithm=algorithm,
         batch=batch,
         rate=rate,
@@ -73,7 +74,7 @@ def test_where_only_one_algorithm_converges(corpus: Corpus) -> None:
 
 def test_a_picture_is_drawn_also_where_all_diverge(corpus: Corpus, tmp_path: Path) -> None:
     lost = Corpus("lost", [trial("SSGD", 64, 0.1, 0, math.inf)])
-    draw([corpus, lost], tmp_path)
+    draw([corpus, lost], StudyFolder(tmp_path))
     assert (tmp_path / "table4-mini.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -103,7 +104,7 @@ def test_the_mini_corpus_end_to_end(hpcddl: Launch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "0"], "--seeds: 0, allowed: at least 1"),
+        (["--seeds", "0"], "--seeds: 0: must be a whole number, at least 1"),
         (["--digits", "nowhere"], "--digits nowhere: no shard set; see `hpcddl prep kaldi`"),
         (["epochs=0"], "epochs"),
     ],

@@ -146,8 +146,8 @@ def test_a_run_that_fails_ends_the_search(recipe: Path, tmp_path: Path) -> None:
         (["--over", "schedule.rat"], "nearest: 'rate'"),
         (["--over", "noise", "--factor", "2"], "--factor: --over noise has the paper's values"),
         (["--over", "gradient-noise", "--trials", "3"], "--trials: --over gradient-noise has"),
-        (["--factor", "1"], "--factor 1: must be at least 1.01"),
-        (["--seeds", "0"], "--seeds 0: must be at least 1"),
+        (["--factor", "1"], "--factor: 1: must be at least 1.01"),
+        (["--seeds", "0"], "--seeds: 0: must be a whole number, at least 1"),
         (["--by", "loss"], "invalid choice: 'loss'"),
         (["--launcher", "nosuch-launcher"], "--launcher nosuch-launcher: "),
         (["--launcher", ""], "must be a command"),
@@ -176,7 +176,7 @@ def test_it_is_no_job_of_several_ranks(
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     done = command("tune", recipe, "--launcher", "env")
     assert done.returncode == 2
-    assert "tune: 2 ranks, allowed: 1, without a launcher" in done.stderr
+    assert "tune: 2 ranks, must be 1, without a launcher" in done.stderr
 
 
 def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:

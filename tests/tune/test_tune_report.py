@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.study import StudyFolder
+from hpcddl.tune.finished_search import carry_out
 from hpcddl.tune.picture import draw
 from hpcddl.tune.report import table, verdict, write
 from hpcddl.tune.searches import Point, Search, factor_grid, gradient_noise_grid
-from hpcddl.tune.study import carry_out
-from hpcddl.tune.trials import Run, Trainer, Trial
+from hpcddl.tune.trials import Trainer, Trial, TrialRun
 
 Losses = dict[tuple[float, int], float | None]  # by rate and seed; None: diverged
 ALONE = 2**-6  # the rate that a single learner was trained at, the others two
@@ -27,7 +28,7 @@ class Pretended(Trainer):
         (rate,) = point.values()
         runs = [(seed, self.losses.get((rate, seed), 1 + rate)) for seed in self.seeds]
         learners = 1 if rate == ALONE else 2
-        return Trial(point, tuple(Run(s, "", learners, x is None, x, 0.25) for s, x in runs))
+        return Trial(point, tuple(TrialRun(s, "", learners, x is None, x, 0.25) for s, x in runs))
 
 
 def trainer(out: Path, losses: Losses) -> Trainer:
@@ -71,8 +72,9 @@ def test_the_median_over_the_seeds_decides(tmp_path: Path) -> None:
         "best: rate 1, inside the grid\n"
         "mpirun -np 2 hpcddl train mini.dpsgd epochs=2 schedule.rate=1.0"
     )
-    write(study)
-    draw(study)
+    folder = StudyFolder(tmp_path)
+    write(study, folder)
+    draw(study, folder)
     written = json.loads((tmp_path / "tune.json").read_text())
     assert written["best"]["point"] == {"schedule.rate": 1.0}
     assert [trial["heldout_loss"] for trial in written["trials"]] == [1.5, 9.0, None]
@@ -109,8 +111,9 @@ def test_when_all_diverge_there_is_no_best(tmp_path: Path) -> None:
     losses = {(2.0**-k, seed): None for k in range(-1, 5) for seed in range(9)}
     study = carry_out(grid(most=5), trainer(tmp_path, losses), "heldout_loss")
     assert verdict(study) == "all 5 trials diverged"
-    write(study)
-    draw(study)
+    folder = StudyFolder(tmp_path)
+    write(study, folder)
+    draw(study, folder)
     assert json.loads((tmp_path / "tune.json").read_text())["best"] is None
 
 
@@ -125,7 +128,7 @@ def test_both_keys_of_the_isotropic_noise_are_looked_at(tmp_path: Path) -> None:
     class Isotropic(Trainer):
         def train(self, point: Point) -> Trial:
             eta, gamma = point.values()
-            return Trial(point, (Run(0, "", 2, False, abs(eta - 1e-5) * 1e5 - gamma, 0.1),))
+            return Trial(point, (TrialRun(0, "", 2, False, abs(eta - 1e-5) * 1e5 - gamma, 0.1),))
 
     trainer = Isotropic("mini.ssgd", (), range(1), ("env",), tmp_path)
     study = carry_out(gradient_noise_grid(), trainer, "heldout_loss")
@@ -134,4 +137,4 @@ def test_both_keys_of_the_isotropic_noise_are_looked_at(tmp_path: Path) -> None:
         "best: eta 1e-05, gamma 3, ON THE EDGE of the grid (gradient_noise.gamma): "
         "the paper's search ends there\n"
     )
-    draw(study)
+    draw(study, StudyFolder(tmp_path))

@@ -23,7 +23,7 @@ from hpcddl.tune.trials import Trainer, Trial
 
 
 @dataclass(frozen=True)
-class Study:
+class FinishedSearch:
     """A search that has ended: its trials, the best first by the measure `by`."""
 
     trainer: Trainer
@@ -55,7 +55,7 @@ class Study:
         return [*trainer.launcher, "hpcddl", "train", *words]
 
 
-def carry_out(search: Search, trainer: Trainer, by: str) -> Study:
+def carry_out(search: Search, trainer: Trainer, by: str) -> FinishedSearch:
     """Trains the points that `search` asks for; of those as good the smaller comes first.
 
     Raises:
@@ -75,7 +75,7 @@ def carry_out(search: Search, trainer: Trainer, by: str) -> Study:
 
     search.run(cost_of)
     trials.sort(key=lambda trial: (trial.cost(by), *trial.point.values()))
-    return Study(trainer, search, by, trials)
+    return FinishedSearch(trainer, search, by, trials)
 
 
 def choose(config: Config, over: str, factor: float | None, trainer: Trainer, most: int) -> Search:

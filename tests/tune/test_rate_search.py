@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from hpcddl.reproduce.rate_search import Trial, search
+from hpcddl.tune.rate_search import RateTrial, search
 
 
 def valley(optimum: float, least: float = 100.0):
@@ -33,7 +33,9 @@ def test_limits_never_change_the_winner() -> None:
     trials = search(valley(11.0), seeds=4, limit=1e9)
     assert any(trial.limit < 1e9 for trial in trials)
     for trial in trials:
-        whole = Trial(trial.rate, tuple(valley(11.0)(trial.rate, s, inf) for s in range(4)), inf)
+        whole = RateTrial(
+            trial.rate, tuple(valley(11.0)(trial.rate, s, inf) for s in range(4)), inf
+        )
         assert trial.median in (whole.median, inf)
         assert whole.median >= trials[0].median
 

@@ -15,7 +15,7 @@ _GIVE_UP = 12  # rates tried beyond the first ones, on either side, while none r
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """One rate: the iterations of each seed to the target, inf where `limit` did not do."""
 
     rate: float
@@ -33,7 +33,7 @@ def search(
     seeds: int,
     limit: float,
     highest: float = inf,
-) -> list[Trial]:
+) -> list[RateTrial]:
     """Every rate tried, the best first; two rates on either side of the best are no better.
 
     The grid begins with 4 .. 16 by factors of sqrt(2) and grows on the side where two rates beyond
@@ -44,14 +44,14 @@ def search(
     Args:
         iterations_of: (rate, seed, limit) -> iterations, inf above the limit.
     """
-    tried: dict[int, Trial] = {}
+    tried: list[RateTrial] = []
 
     def cost_of(power: int) -> float:
-        best = min((trial.median for trial in tried.values()), default=inf)
-        rate, allowed = _rate(power), min(limit, 2 * best)
+        rate = _rate(power)
+        allowed = min([limit, *(2 * trial.median for trial in tried)])
         iterations = tuple(iterations_of(rate, seed, allowed) for seed in range(seeds))
-        tried[power] = Trial(rate, iterations, allowed)
-        return tried[power].median
+        tried.append(RateTrial(rate, iterations, allowed))
+        return tried[-1].median
 
     grow(
         cost_of,
@@ -60,7 +60,7 @@ def search(
         margin=_MARGIN,
         give_up=(min(_START) - _GIVE_UP, max(_START) + _GIVE_UP),
     )
-    return sorted(tried.values(), key=lambda trial: (trial.median, trial.rate))
+    return sorted(tried, key=lambda trial: (trial.median, trial.rate))
 
 
 def _rate(power: int) -> float:

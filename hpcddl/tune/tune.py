@@ -6,14 +6,15 @@ import argparse
 import os
 import signal
 import sys
-from math import inf
 from pathlib import Path
 
 import mpi4py
 
 from hpcddl.cluster.launcher import promised_size
 from hpcddl.commands.start import parse_launcher
+from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
+from hpcddl.common.study import StudyFolder
 from hpcddl.recipes import name_of
 from hpcddl.run.stopping import STATUS, Stopped
 
@@ -45,12 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--factor",
-        type=float,
+        type=at_least(1.01),
         help="from a value to the next of a growing grid; without it, rate goes in the paper's "
         "equal steps of 1/32 of the recipe's, KEY by factors of 2",
     )
-    add("--trials", type=int, help=f"most values of a growing grid; {_MOST} unless given")
-    add("--seeds", type=int, default=1, help="of each trial: the recipe's seed and those after it")
+    add("--trials", type=at_least(1), help=f"most values of a growing grid; {_MOST} unless given")
+    seeds = "of each trial: the recipe's seed and those after it"
+    add("--seeds", type=at_least(1), default=1, help=seeds)
     add("--by", choices=_MEASURES, default="heldout_loss", help="what is to be low")
     add("--out", type=Path, help="folder of the trials (default: runs/RECIPE.tune.OVER)")
 
@@ -79,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tune(arguments: argparse.Namespace) -> None:
     from hpcddl.run.config import load_config
+    from hpcddl.tune.finished_search import carry_out, choose
     from hpcddl.tune.picture import draw
     from hpcddl.tune.report import table, verdict, write
-    from hpcddl.tune.study import carry_out, choose
     from hpcddl.tune.trials import Trainer
 
     recipe, overrides, over = arguments.recipe, tuple(arguments.overrides), arguments.over
@@ -91,29 +93,20 @@ def _tune(arguments: argparse.Namespace) -> None:
     out = arguments.out or Path("runs") / f"{name}.tune.{over}"
     trainer = Trainer(recipe, overrides, seeds, parse_launcher(arguments.launcher), out)
     search = choose(config, over, arguments.factor, trainer, arguments.trials or _MOST)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from None
+    folder = StudyFolder(out)
     print(f"{search.description}; seeds: {len(seeds)}; in {out}", flush=True)
     study = carry_out(search, trainer, arguments.by)
-    write(study)
-    draw(study)
-    print(f"\n{table(study)}\n\n{verdict(study)}\n\n{out}: tune.json, tune.png")
+    write(study, folder)
+    draw(study, folder)
+    print("", table(study), "", verdict(study), "", folder, sep="\n")
 
 
 def _check(arguments: argparse.Namespace) -> None:
     ranks = promised_size(os.environ) or 1
     if ranks > 1:
         raise UserError(
-            f"tune: {ranks} ranks, allowed: 1, without a launcher (--launcher starts the trials)"
+            f"tune: {ranks} ranks, must be 1, without a launcher (--launcher starts the trials)"
         )
-    for name in ("seeds", "trials"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be at least 1")
-    if arguments.factor is not None and not 1.01 <= arguments.factor < inf:
-        raise UserError(f"--factor {arguments.factor:g}: must be at least 1.01")
     for name in ("factor", "trials"):
         if getattr(arguments, name) is not None and arguments.over in ("noise", "gradient-noise"):
             raise UserError(f"--{name}: --over {arguments.over} has the paper's values")
