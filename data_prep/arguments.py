@@ -22,18 +22,18 @@ def add_common(
         "--synthetic",
         type=int,
         metavar="N",
-        help=f"no download: N generated {unit} to train on, a fifth as many held out, of the same "
-        "shape and number of classes, and learnable",
+        help=f"instead of a download: generate N {unit} to train on and a fifth as many held out, "
+        "of the same shape and number of classes; a network can learn them",
     )
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="the new shard set")
+    add("--out", type=Path, required=True, help="folder of the new shard set")
     add("--overwrite", action="store_true", help="replace an earlier shard set at --out")
-    add("--seed", type=int, default=0, help="of everything that is drawn")
+    add("--seed", type=int, default=0, help="seed of everything that is random")
     add(
         "--samples-per-shard",
         type=int,
         default=samples_per_shard,
-        help=f"{unit} in each file but the last",
+        help=f"{unit} in each file except the last",
     )
     return source
 
@@ -41,14 +41,17 @@ def add_common(
 def add_classes(parser: argparse.ArgumentParser, default: int, **limits: Any) -> None:
     """Declares the number of classes of a stand-in that has the choice."""
     parser.add_argument(
-        "--classes", type=int, help=f"of --synthetic only ({default} if not given)", **limits
+        "--classes", type=int, help=f"only with --synthetic; {default} if not given", **limits
     )
 
 
 def add_heldout_fraction(parser: Any) -> None:
     """Declares the option of sets that come without a held-out split."""
     parser.add_argument(
-        "--heldout-fraction", type=float, default=0.1, help="of the samples, drawn by --seed"
+        "--heldout-fraction",
+        type=float,
+        default=0.1,
+        help="fraction of the samples, drawn by --seed",
     )
 
 

@@ -38,17 +38,20 @@ class Survey:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep libsvm`."""
     parser.description = (
-        "Packs LIBSVM files (label index:value ..., indices from 1; plain, .gz or .bz2) as dense "
+        "Pack LIBSVM files (label index:value ..., indices from 1; plain, .gz or .bz2) as dense "
         "float32 vectors. Classes are the labels in ascending order."
     )
     parser.epilog = "example: hpcddl prep libsvm --data w8a --heldout w8a.t --out shards/w8a"
     source = add_common(parser)
     source.add_argument("--data", type=Path, help="the training file")
     heldout = parser.add_mutually_exclusive_group()
-    heldout.add_argument("--heldout", type=Path, help="a file to hold out")
+    heldout.add_argument("--heldout", type=Path, help="the file of held-out samples")
     add_heldout_fraction(heldout)
     parser.add_argument(
-        "--features", type=int, metavar="D", help="length of the vectors, if not the largest index"
+        "--features",
+        type=int,
+        metavar="D",
+        help="length of the vectors; default: the largest index",
     )
 
 

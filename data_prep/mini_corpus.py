@@ -37,7 +37,7 @@ _JOBS = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep mini-corpus`."""
     parser.description = (
-        "Generates speech-like features with alignments and writes them as Kaldi would: "
+        "Generate speech-like features with alignments and write them in Kaldi's format: "
         "DIR/data (compressed features, CMVN statistics) and DIR/ali (alignments, model)."
     )
     parser.epilog = (
@@ -46,10 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("directory", type=Path, metavar="DIR", help="the new folder")
-    add("--utterances", type=int, default=504, help="in all, about 18 windows of 21 frames each")
-    add("--speakers", type=int, default=18, help="with equally many utterances, or nearly")
-    add("--classes", type=int, default=300, help=f"pdfs, {MIN_CLASSES} to {MAX_CLASSES}")
-    add("--seed", type=int, default=0, help="draws everything")
+    add(
+        "--utterances",
+        type=int,
+        default=504,
+        help="number of utterances, each about 18 windows of 21 frames",
+    )
+    add(
+        "--speakers",
+        type=int,
+        default=18,
+        help="number of speakers, with (nearly) equally many utterances",
+    )
+    add("--classes", type=int, default=300, help=f"number of pdfs, {MIN_CLASSES} to {MAX_CLASSES}")
+    add("--seed", type=int, default=0, help="seed of everything that is random")
     add("--overwrite", action="store_true", help="replace an earlier corpus at DIR")
 
 

@@ -62,17 +62,19 @@ class _Text:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep wikitext`."""
     parser.description = (
-        "Packs word-level text as one stream of tokens per split: train, heldout (the valid file) "
+        "Pack word-level text as one stream of tokens per split: train, heldout (the valid file) "
         f"and test. {EOS} ends every line; words that the training text lacks become {UNK}."
     )
     parser.epilog = "example: hpcddl prep wikitext --data wikitext-2-v1.zip --out shards/wikitext2"
     source = add_common(parser, unit="tokens", samples_per_shard=1 << 24)
     source.add_argument(
-        "--data", type=Path, help="folder or archive with wiki.train.tokens (or train.txt) and kin"
+        "--data", type=Path, help="folder or archive with wiki.train.tokens (or train.txt), ..."
     )
-    source.add_argument("--train", type=Path, help="instead: the training text; with --heldout")
-    parser.add_argument("--heldout", type=Path, help="the held-out text; with --train")
-    parser.add_argument("--test", type=Path, help="a third text; with --train")
+    source.add_argument(
+        "--train", type=Path, help="instead of --data: the training text; needs --heldout"
+    )
+    parser.add_argument("--heldout", type=Path, help="the held-out text; only with --train")
+    parser.add_argument("--test", type=Path, help="a third text (split test); only with --train")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -41,15 +41,15 @@ _ALIGNMENT_FILES = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl bench prep`."""
     parser.description = (
-        "Writes a corpus of compressed features in Kaldi's format and measures, in turns, "
+        "Write a corpus of compressed features in Kaldi's format and measure, in turns, "
         "kaldi_native_io decoding all features, reading the alignments as pdf-ids, and packing "
         "with CMVN and deltas: in this process on one core, and by one and two processes."
     )
     parser.epilog = "example: hpcddl bench prep --dim 40 --mib 200 --json"
     add = parser.add_argument
     add("--dim", type=int, default=40, help="features per frame, before deltas")
-    add("--mib", type=int, default=100, help="of compressed features in the corpus")
-    add("--repeats", type=int, default=3, help="of each measurement; the best counts")
+    add("--mib", type=int, default=100, help="MiB of compressed features in the corpus")
+    add("--repeats", type=int, default=3, help="repeats of each measurement; the best counts")
     add("--dir", type=Path, help="where to put the temporary files, if not in $TMPDIR")
     add("--corpus", type=Path, help="only write the corpus there, and keep it")
     add("--json", action="store_true", help="one JSON object instead of text")

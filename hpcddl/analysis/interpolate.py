@@ -25,32 +25,45 @@ from hpcddl.run.trained import load_trained
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl analyze interpolate`."""
     parser.description = (
-        "Loss and error of (1 - t) w_A + t w_B on the training and the held-out set of run A "
-        "(paper B fig. 4b). Ranks share the points; finished ones are kept, and the same command "
-        "goes on from there."
+        "Compute loss and error of (1 - t) w_A + t w_B on the training and the held-out set of run "
+        "A; w_A and w_B are the runs' weights (paper B fig. 4b). The ranks share the points; "
+        "finished points are kept, and after an interruption the same command continues."
     )
     parser.epilog = "example: mpirun -np 4 hpcddl analyze interpolate runs/ssgd runs/local_sgd"
     add = parser.add_argument
     add("run_a", type=Path, metavar="RUN_A", help="the run at t = 0")
     add("run_b", type=Path, metavar="RUN_B", help="the run at t = 1, of the same network")
-    add("--epoch", type=int, help="after that many epochs; default: the newest")
-    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, if it has moved since training")
     add("--from", type=float, default=-1.0, dest="begin", metavar="T", help="the first t")
     add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
-    add("--points", type=int, default=31, metavar="K", help="evenly spaced, both ends included")
-    add("--samples", type=int, default=2048, metavar="N", help="drawn from each set, at most")
-    add("--batch", type=int, help="samples at once; default: what a learner of run A took")
+    add(
+        "--points",
+        type=int,
+        default=31,
+        metavar="K",
+        help="number of values of t, evenly spaced, with both ends",
+    )
+    add("--samples", type=int, default=2048, metavar="N", help="use at most N samples of each set")
+    add("--batch", type=int, help="samples at once; default: run A's local batch")
     add(
         "--batch-norm",
         choices=("recomputed", "interpolated"),
         default="recomputed",
-        help="statistics of each point's own weights on training batches, or those of the runs, "
-        "interpolated as the weights are (beyond both, variances may fall below 0: no loss)",
+        help="statistics for batch norm. recomputed: on training batches, at each point; "
+        "interpolated: between those of the runs (outside 0 .. 1 variances may fall below 0: no "
+        "loss)",
     )
-    add("--statistics-batches", type=int, default=16, metavar="N", help="to recompute them on")
-    add("--seed", type=int, default=0, help="of the samples")
+    add(
+        "--statistics-batches",
+        type=int,
+        default=16,
+        metavar="N",
+        help="batches to recompute them on",
+    )
+    add("--seed", type=int, default=0, help="seed of the samples")
     add("--out", type=Path, help="folder; default: RUN_A/analysis/interpolate")
-    add("--overwrite", action="store_true", help="begin anew where points are kept")
+    add("--overwrite", action="store_true", help="start again, without the kept points")
 
 
 def run(arguments: argparse.Namespace) -> int:

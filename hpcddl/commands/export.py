@@ -37,17 +37,18 @@ class Format(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl export`."""
     parser.description = (
-        "Writes the consensus of a run's learners to one file, reads it back, and compares the "
-        "scores of random samples before the file gets its name."
+        "Write a run's consensus (the mean of its learners' weights) to one file, read it back, "
+        "and compare the outputs for random samples before the file gets its name."
     )
     parser.epilog = "example: hpcddl export runs/a --out a.safetensors"
     add_run_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="safetensors: weights, with what rebuilds the network; torch: a torch.export program "
-        "for batches of any size, which needs nothing of hpcddl; default: by FILE's suffix, "
+        help="safetensors: weights, and what is needed to rebuild the network; torch: a "
+        "torch.export program for batches of any size, which runs without hpcddl; default: by "
+        "the suffix of FILE, "
         f"{' or '.join(format.suffix for format in FORMATS.values())}",
     )
 

@@ -16,8 +16,8 @@ from hpcddl.models.reference import REFERENCES, Reference
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl models`."""
     parser.description = (
-        "List the networks with their trainable parameters and size as float32, beside the size "
-        "in paper A table 1; or show one's options and layers."
+        "List the networks with their trainable parameters and their size as float32, beside the "
+        "size in paper A table 1; or show the options and layers of one."
     )
     parser.epilog = "example: hpcddl models resnet18"
     parser.add_argument("name", nargs="?", help="the network to show in full")

@@ -16,30 +16,36 @@ from hpcddl.run.stopping import STATUS, Stopped, noticing
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl train`."""
-    parser.description = "Train on all ranks that the launcher started."
+    parser.description = "Train a network on all ranks that the launcher (mpirun, srun) started."
     parser.epilog = (
         "example: mpirun -np 4 hpcddl train swb300.dpsgd data.path=shards/swb300 --out runs/a"
     )
     parser.add_argument("recipe", help="a packaged recipe (see `hpcddl recipes`) or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that replace the recipe's; dots lead into sections, as in model.layers=2",
+    )
     parser.add_argument("--out", type=Path, help="the run directory (default: runs/RECIPE)")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest whole checkpoint, if there is one, on as many ranks or others",
+        help="continue from the newest intact checkpoint, if there is one; the number of ranks may "
+        "differ",
     )
     parser.add_argument(
         "--stage",
         type=folder_argument,
         metavar="DIR",
-        help="copy the data to this folder of every node's own disk first, and read it there",
+        help="first copy the data to this folder on the disk of every node, and read it there",
     )
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="only show that the recipe runs here: two steps, each with evaluation and checkpoint, "
-        "and a restart between them, on random samples in a temporary folder; the batch is a few "
-        "samples per learner unless global_batch=N is given",
+        help="only check that the recipe runs here: two steps, each with evaluation and "
+        "checkpoint, and a restart between them, on random samples in a temporary folder; the "
+        "batch is a few samples per learner unless global_batch=N is given",
     )
 
 

@@ -26,11 +26,14 @@ from hpcddl.doctor.software import software
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl doctor`."""
     parser.description = (
-        "Look at the libraries, the launch, the nodes and the disks, by itself or on all ranks of "
-        "a launcher; say what is wrong and what mends it. Exit status 1 when training cannot work."
+        "Check the libraries, the launch, the nodes and the disks, on this machine or on all "
+        "ranks that a launcher starts; say what is wrong and how to fix it. Exit status 1 when "
+        "training cannot work."
     )
     parser.epilog = "example: mpirun -np 16 --map-by ppr:8:node --bind-to none hpcddl doctor"
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will go")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder in which runs will be stored"
+    )
     parser.add_argument("--json", action="store_true", help="print facts and findings as JSON")
     parser.add_argument(
         "--patience", type=float, default=60.0, help="seconds to wait for the other ranks"

@@ -21,24 +21,24 @@ from hpcddl.run.records import Run, common_parent, names, read_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl report`."""
     parser.description = (
-        "Write one HTML page about runs, also those that are not finished: results beside the "
-        "papers' numbers, curves, cost, noise, what `hpcddl analyze` found, and the commands. "
-        "Pictures as PDF and numbers as CSV go beside it."
+        "Write one HTML page about finished and unfinished runs: results beside the papers' "
+        "numbers, curves, cost, noise, results of `hpcddl analyze`, and the commands. Pictures "
+        "(PDF) and numbers (CSV) are written beside it."
     )
     parser.epilog = "example: hpcddl report runs/ssgd runs/dpsgd --target loss=2"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     parser.add_argument(
         "--target",
         metavar="loss=X|accuracy=Y",
-        help="what it took each run to get there, and the speed-up over a single learner",
+        help="also show what each run needed to reach this, and the speed-up over a single learner",
     )
     parser.add_argument(
         "--begun",
         action="store_true",
-        help="leave out, with a warning, runs that have not begun, as of jobs that failed early",
+        help="leave out, with a warning, runs that have not begun (their jobs failed early)",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder; default: report, in the folder that holds all runs"
+        "--out", type=Path, help="folder to write; default: report, beside the runs"
     )
 
 
