@@ -77,7 +77,7 @@ class Archive:
             elif tarfile.is_tarfile(path):
                 self._add_tar(tarfile.open(path))  # noqa: SIM115
             else:
-                raise UserError(f"{path}: allowed: a folder, a tar archive or a zip archive")
+                raise UserError(f"{path}: must be a folder, a tar archive or a zip archive")
 
     def __enter__(self) -> Archive:
         return self

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hpcddl.common.bounds import above, between
 from hpcddl.common.errors import UserError
 
 
@@ -20,7 +21,7 @@ def add_common(
     source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(
         "--synthetic",
-        type=int,
+        type=between(1, 2**40),
         metavar="N",
         help=f"instead of a download: generate N {unit} to train on and a fifth as many held out, "
         "of the same shape and number of classes; a network can learn them",
@@ -28,20 +29,20 @@ def add_common(
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder of the new shard set")
     add("--overwrite", action="store_true", help="replace an earlier shard set at --out")
-    add("--seed", type=int, default=0, help="seed of everything that is random")
+    add("--seed", type=between(0, 2**63), default=0, help="seed of everything that is random")
     add(
         "--samples-per-shard",
-        type=int,
+        type=between(1, 2**31 - 1),
         default=samples_per_shard,
         help=f"{unit} in each file except the last",
     )
     return source
 
 
-def add_classes(parser: argparse.ArgumentParser, default: int, **limits: Any) -> None:
-    """Declares the number of classes of a stand-in that has the choice."""
+def add_classes(parser: argparse.ArgumentParser, default: int, **allowed: Any) -> None:
+    """Declares the number of classes of a stand-in that has the choice; `allowed` says which."""
     parser.add_argument(
-        "--classes", type=int, help=f"only with --synthetic; {default} if not given", **limits
+        "--classes", help=f"only with --synthetic; {default} if not given", **allowed
     )
 
 
@@ -49,27 +50,13 @@ def add_heldout_fraction(parser: Any) -> None:
     """Declares the option of sets that come without a held-out split."""
     parser.add_argument(
         "--heldout-fraction",
-        type=float,
+        type=above(0, below=1),
         default=0.1,
         help="fraction of the samples, drawn by --seed",
     )
 
 
 def check_common(arguments: argparse.Namespace) -> None:
-    """Raises UserError for a value out of range, or of a stand-in where there is none."""
+    """Raises UserError for an option of a stand-in where there is none."""
     if arguments.synthetic is None and getattr(arguments, "classes", None) is not None:
-        raise UserError(f"--classes: {arguments.classes}, allowed: only with --synthetic")
-    check_ranges(
-        arguments,
-        ("synthetic", 1, 2**40),
-        ("seed", 0, 2**63),
-        ("samples_per_shard", 1, 2**31 - 1),
-    )
-
-
-def check_ranges(arguments: argparse.Namespace, *limits: tuple[str, int, int]) -> None:
-    """Raises UserError for an option outside low .. high; None passes."""
-    for name, low, high in limits:
-        value = getattr(arguments, name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')}: {value}, allowed: {low} .. {high}")
+        raise UserError(f"--classes: {arguments.classes}: only with --synthetic")

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", choices=("fine", "coarse"), default="fine", help="which classes of CIFAR-100"
     )
-    add_classes(parser, 10, choices=(10, 100))
+    add_classes(parser, 10, type=int, choices=(10, 100))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -118,7 +118,7 @@ def _version(archive: Archive, labels: str) -> Version:
     if any(name in archive for name in _PICKLED):
         raise UserError(
             f"{archive.path}: the python version of CIFAR (pickle files, which are never loaded); "
-            "allowed: the binary version, cifar-10-binary.tar.gz or cifar-100-binary.tar.gz"
+            "must be the binary version, cifar-10-binary.tar.gz or cifar-100-binary.tar.gz"
         )
     raise UserError(
         f"{archive.path}: holds neither data_batch_1.bin (CIFAR-10) nor train.bin (CIFAR-100)"
@@ -148,7 +148,7 @@ def _blocks(path: Path, version: Version) -> Iterator[Block]:
                     if len(wrong):
                         raise UserError(
                             f"{archive.where(name)}: label {labels[wrong[0]]} of record "
-                            f"{begin + wrong[0]}, allowed: 0 .. {version.classes - 1}"
+                            f"{begin + wrong[0]}: must be 0 .. {version.classes - 1}"
                         )
                     images = block[:, version.label_bytes :].reshape(count, *_SHAPE)
                     yield split, {"features": images, "labels": labels}

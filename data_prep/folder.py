@@ -22,7 +22,7 @@ def new_folder(out: Path, marker: str, overwrite: bool) -> Iterator[Path]:
     out = Path(os.path.abspath(out))
     if os.path.lexists(out):
         if not overwrite:
-            raise UserError(f"{out}: exists already; allowed: a new folder, or --overwrite")
+            raise UserError(f"{out}: exists already; must be a new folder; fix: --overwrite")
         if not (out / marker).is_file():
             raise UserError(
                 f"{out}: holds no {marker}, so it is no earlier output: not overwritten"

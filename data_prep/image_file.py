@@ -57,7 +57,7 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 if image.mode not in _MODES:
-                    raise ValueError(f"mode {image.mode}, allowed: {', '.join(_MODES)}")
+                    raise ValueError(f"mode {image.mode}: must be one of {', '.join(_MODES)}")
                 width, height = _resized(image.width, image.height, size)
                 pixels = image.convert("RGB")
     except MemoryError:

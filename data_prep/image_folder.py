@@ -35,7 +35,7 @@ def list_images(root: Path) -> tuple[list[str], dict[str, Listing]]:
     """
     classes, _ = _entries(root / "train")
     if not classes:
-        raise UserError(f"{root / 'train'}: no folders; allowed: one folder per class")
+        raise UserError(f"{root / 'train'}: no folders; must be one folder per class")
     return classes, {split: _listing(root, folder, classes) for split, folder in _FOLDERS.items()}
 
 
@@ -43,7 +43,7 @@ def _listing(root: Path, folder: str, classes: list[str]) -> Listing:
     found, files = _entries(root / folder)
     if files:
         raise UserError(
-            f"{root / folder / files[0]}: a file among the classes; allowed: one folder per class"
+            f"{root / folder / files[0]}: a file among the classes; must be one folder per class"
         )
     unknown = sorted(set(found) - set(classes))
     if unknown:
@@ -57,7 +57,7 @@ def _listing(root: Path, folder: str, classes: list[str]) -> Listing:
         strange = [*below, *(f for f in files if not f.lower().endswith(SUFFIXES))]
         if strange:
             raise UserError(
-                f"{root / folder / name / strange[0]}: allowed: files *{' *'.join(SUFFIXES)}"
+                f"{root / folder / name / strange[0]}: must be files *{' *'.join(SUFFIXES)}"
             )
         if not files:
             raise UserError(f"{root / folder / name}: holds no images")

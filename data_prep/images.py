@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.arguments import add_classes, add_common, check_ranges
+from data_prep.arguments import add_classes, add_common
 from data_prep.image_file import Decode
 from data_prep.image_folder import Listing, list_images
 from data_prep.ordered_map import ordered_map
 from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.synthetic import synthetic_images
+from hpcddl.common.bounds import between
 from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import labelled
 
@@ -33,19 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = add_common(parser, samples_per_shard=4096)
     source.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds train and val")
     add = parser.add_argument
-    add("--size", type=int, default=256, help="height and width of the stored images")
+    add("--size", type=between(1, 4096), default=256, help="height and width of the stored images")
     add(
         "--skip-broken",
         action="store_true",
         help="decode all images first, and leave out those that fail",
     )
-    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes that decode")
-    add_classes(parser, _CLASSES)
+    cores = len(os.sched_getaffinity(0))
+    add("--workers", type=between(1, 1024), default=cores, help="processes that decode")
+    add_classes(parser, _CLASSES, type=between(1, 10**6))
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Packs the images, or their stand-in."""
-    check_ranges(arguments, ("size", 1, 4096), ("workers", 1, 1024), ("classes", 1, 10**6))
     read = _read if arguments.synthetic is None else _synthetic
     return pack(arguments, "hpcddl prep images", read)
 

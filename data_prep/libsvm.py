@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.arguments import add_common, add_heldout_fraction, check_ranges
+from data_prep.arguments import add_common, add_heldout_fraction
 from data_prep.sample_set import Block, SampleSet, pack
 from data_prep.split import heldout_mask
 from data_prep.svmlight import Row, read_rows
 from data_prep.synthetic import balanced_labels, split_sizes
+from hpcddl.common.bounds import between
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import sha256
 from hpcddl.data.manifest import labelled
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_heldout_fraction(heldout)
     parser.add_argument(
         "--features",
-        type=int,
+        type=between(1, 2**31 - 1),
         metavar="D",
         help="length of the vectors; default: the largest index",
     )
@@ -57,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Packs the set, or its stand-in."""
-    check_ranges(arguments, ("features", 1, 2**31 - 1))
     if arguments.heldout and arguments.data is None:
         raise UserError("--heldout: allowed only with --data FILE")
     read = _read if arguments.synthetic is None else _synthetic
@@ -72,7 +72,7 @@ def _read(arguments: argparse.Namespace) -> SampleSet:
         _survey(path, survey, arguments.features)
     features = arguments.features or survey.largest
     if not features:
-        raise UserError(f"{data}: no sample has a feature; allowed: --features D")
+        raise UserError(f"{data}: no sample has a feature; fix: --features D")
     classes = sorted(survey.labels)
     if heldout:
         samples = {"train": survey.samples[data], "heldout": survey.samples[heldout]}
@@ -111,7 +111,7 @@ def _survey(path: Path, survey: Survey, features: int | None) -> None:
             )
         if len(survey.labels) > _MAX_CLASSES:
             raise UserError(
-                f"{path}: more than {_MAX_CLASSES} different labels; allowed: classification"
+                f"{path}: more than {_MAX_CLASSES} labels; must be data for classification"
             )
     survey.samples[path] = count
 

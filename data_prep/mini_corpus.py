@@ -29,6 +29,7 @@ from data_prep.mini_speech import (
     generate,
     stay_probability,
 )
+from hpcddl.common.bounds import between
 from hpcddl.common.errors import UserError
 
 _JOBS = 2
@@ -48,32 +49,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("directory", type=Path, metavar="DIR", help="the new folder")
     add(
         "--utterances",
-        type=int,
+        type=between(1, 10**6),
         default=504,
         help="number of utterances, each about 18 windows of 21 frames",
     )
     add(
         "--speakers",
-        type=int,
+        type=between(2, 9999),
         default=18,
         help="number of speakers, with (nearly) equally many utterances",
     )
-    add("--classes", type=int, default=300, help=f"number of pdfs, {MIN_CLASSES} to {MAX_CLASSES}")
-    add("--seed", type=int, default=0, help="seed of everything that is random")
+    add("--classes", type=between(MIN_CLASSES, MAX_CLASSES), default=300, help="number of pdfs")
+    add("--seed", type=between(0, 2**63), default=0, help="seed of everything that is random")
     add("--overwrite", action="store_true", help="replace an earlier corpus at DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the corpus in one piece."""
-    for name, low, high in (
-        ("speakers", 2, 9999),
-        ("utterances", arguments.speakers, 10**6),
-        ("classes", MIN_CLASSES, MAX_CLASSES),
-        ("seed", 0, 2**63),
-    ):
-        value = getattr(arguments, name)
-        if not low <= value <= high:
-            raise UserError(f"--{name}: {value}, allowed: {low} .. {high}")
+    if arguments.utterances < arguments.speakers:
+        raise UserError(
+            f"--utterances: {arguments.utterances}: must be at least --speakers "
+            f"{arguments.speakers}"
+        )
     speech = generate(arguments.utterances, arguments.speakers, arguments.classes, arguments.seed)
     out = Path(arguments.directory).absolute()
     with new_folder(out, "ali/final.mdl", arguments.overwrite) as folder:

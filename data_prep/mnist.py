@@ -101,7 +101,7 @@ def _split(archive: Archive, prefix: str) -> _Split:
     classes = np.concatenate([np.empty(0, np.uint8), *parts]).astype(np.int32)
     wrong = np.flatnonzero(classes >= len(DIGITS))
     if len(wrong):
-        raise UserError(f"{where}: label {classes[wrong[0]]} at {wrong[0]}, allowed: 0 .. 9")
+        raise UserError(f"{where}: label {classes[wrong[0]]} at {wrong[0]}: must be 0 .. 9")
     return _Split(images, labels, classes)
 
 

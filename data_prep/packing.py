@@ -76,7 +76,7 @@ class Packing:
         if not os.path.lexists(self.out):
             return
         if not overwrite:
-            raise UserError(f"{out}: exists already; allowed: a new folder, or --overwrite")
+            raise UserError(f"{out}: exists already; must be a new folder; fix: --overwrite")
         if not (self.out / MANIFEST).is_file():
             raise UserError(
                 f"{out}: holds no {MANIFEST}, so it is no earlier output: not overwritten"

@@ -63,7 +63,7 @@ def pack(
 def _write(samples: SampleSet, folder: Path, tool: str, per_shard: int) -> Manifest:
     for split, count in samples.samples.items():
         if not count:
-            raise UserError(f"the {split} split is empty; allowed: every split with samples")
+            raise UserError(f"the {split} split is empty; it must have samples")
     _check_room(samples, folder)
     # Before the samples, which may take hours: a name may be refused.
     names = _write_text(folder / "names.txt", samples.names)
@@ -123,9 +123,9 @@ def _one_line(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{name!a}: not UTF-8; allowed: names that are") from None
+        raise UserError(f"{name!a}: must be UTF-8") from None
     if "\n" in name:
-        raise UserError(f"{name!r}: has a line break; allowed: names of one line")
+        raise UserError(f"{name!r}: must be one line")
     return name
 
 

@@ -11,12 +11,13 @@ from hpcddl.common.errors import UserError
 def heldout_mask(samples: int, fraction: float, seed: int) -> NDArray[np.bool_]:
     """(N,) true for the `fraction` of the samples that is held out, drawn by `seed`.
 
-    At least one sample is on either side. Raises UserError where that cannot be.
+    At least one sample is on either side.
+
+    Raises:
+        UserError: there are fewer than two.
     """
-    if not 0 < fraction < 1:
-        raise UserError(f"--heldout-fraction: {fraction}, allowed: 0 < F < 1")
     if samples < 2:
-        raise UserError(f"{samples} samples cannot be split; allowed: at least 2")
+        raise UserError(f"{samples} samples cannot be split; must be at least 2")
     count = min(max(1, round(fraction * samples)), samples - 1)
     mask = np.zeros(samples, np.bool_)
     mask[np.random.default_rng(seed).permutation(samples)[:count]] = True

@@ -52,7 +52,7 @@ def _row(line: bytes) -> Row:
     # Also false for NaN.
     if not all(-_FLOAT32_MAX <= value <= _FLOAT32_MAX for value in values):
         worst = next(v for v in values if not -_FLOAT32_MAX <= v <= _FLOAT32_MAX)
-        raise ValueError(f"value {worst}, allowed: finite in float32")
+        raise ValueError(f"value {worst}: must be finite in float32")
     return Row(_label(match[1]), indices, values)
 
 
@@ -60,9 +60,9 @@ def _label(word: bytes) -> float:
     try:
         label = float(word)
     except ValueError:
-        raise ValueError(f"label {_shown(word)}, allowed: one number per sample") from None
+        raise ValueError(f"label {_shown(word)}, must be one number per sample") from None
     if not np.isfinite(label):
-        raise ValueError(f"label {_shown(word)}, allowed: a finite number")
+        raise ValueError(f"label {_shown(word)}: must be a finite number")
     return label
 
 
@@ -72,7 +72,7 @@ def _fault(line: bytes) -> str:
     if b":" in label:
         return f"begins with {_shown(label)}, expected a label"
     if any(pair.startswith(b"qid:") for pair in pairs):
-        return "has a qid: ranking data; allowed: classification"
+        return "has a qid: ranking data; must be for classification"
     bad = next(pair for pair in pairs if not re.fullmatch(rb"[0-9]+:[^\s:_]+", pair))
     return f"{_shown(bad)}, expected index:value"
 

@@ -119,7 +119,7 @@ def _texts(arguments: argparse.Namespace) -> dict[str, _Text]:
         if "wiki.train.raw" in archive:
             raise UserError(
                 f"{archive.path}: the raw, character-level version; "
-                "allowed: the word-level one with wiki.train.tokens"
+                "must be the word-level one with wiki.train.tokens"
             )
         return {
             split: _Text(arguments.data, archive.first(names)) for split, names in _FILES.items()

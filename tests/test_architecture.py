@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcddl.commands.table import COMMANDS
 from tests.conftest import ROOT
 
 
@@ -66,6 +67,13 @@ def test_every_folder_has_its_floor_and_says_what_it_is_for() -> None:
     assert {file.parent.name for file in inits} | {"data_prep", "cli"} == set(FLOOR)
     for file in [*inits, ROOT / "data_prep/__init__.py"]:
         assert ast.get_docstring(ast.parse(file.read_text())), file
+
+
+def test_each_command_s_file_bears_its_name() -> None:
+    """Of `prep kaldi` kaldi.py, of `reproduce table4-mini` table4_mini.py."""
+    for name, (module, _) in COMMANDS.items():
+        file = module.rpartition(".")[2]
+        assert re.sub("[ -]", "_", name).endswith(file), name
 
 
 def test_imports_point_down() -> None:

@@ -76,7 +76,7 @@ def test_leaves_no_trace(fails: bool) -> None:
 
 
 def test_refuses_what_has_none_and_more_than_there_is() -> None:
-    with pytest.raises(UserError, match="model plain has no batch norm; allowed: averaged"):
+    with pytest.raises(UserError, match="model plain has no batch norm; must be averaged"):
         recomputed(nn.Linear(2, 2), "plain", 9)
     untracked = nn.BatchNorm1d(2, track_running_stats=False)
     with pytest.raises(UserError, match="no batch norm"):
@@ -135,5 +135,5 @@ def test_a_network_without_is_refused(
     recipe = write_recipe(tmp_path / "r.yaml", shards, "dpsgd", "batch_norm: recomputed")
     done = command("train", recipe, "--out", tmp_path / "run")
     assert done.returncode == 2
-    assert "model bilstm has no batch norm; allowed: averaged" in done.stderr
+    assert "model bilstm has no batch norm; must be averaged" in done.stderr
     assert not (tmp_path / "run").exists()

@@ -71,5 +71,5 @@ def test_second_derivatives_and_compilation_exclude_each_other(
     assert done.returncode == 2
     assert done.stderr == (
         "hpcddl: error: diagnostics.second_order=true: torch.compile has no second derivatives; "
-        "allowed: compile=false\n"
+        "fix: compile=false\n"
     )

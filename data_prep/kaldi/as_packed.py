@@ -20,12 +20,12 @@ def streams_as_packed(manifest: Manifest, words: Sequence[str]) -> tuple[StreamO
     if manifest.provenance.get("tool") != "hpcddl prep kaldi" or not packed:
         raise UserError(
             "--posteriors: the network's shards do not say how their features were made; "
-            "allowed: a set packed by hpcddl prep kaldi"
+            "must be a set packed by hpcddl prep kaldi"
         )
     if len(words) != len(packed):
         raise UserError(
             f"--feats: {len(words)} given, the shards were packed from {len(packed)}: "
-            f"{' '.join(packed)}; allowed: one for each, in this order"
+            f"{' '.join(packed)}; must be one for each, in this order"
         )
     return tuple(map(_as_packed, words, packed))
 
@@ -38,6 +38,6 @@ def _as_packed(word: str, packed: str) -> StreamOptions:
         kinds = ("feats.scp", "ivector_online.scp")
         raise UserError(
             f"--feats {directory}: in its place the shards were packed from {before}; "
-            f"allowed: a folder with {kinds[not kept]}"
+            f"must be a folder with {kinds[not kept]}"
         )
     return StreamOptions.parse(",".join([directory, *kept, *settings]), StreamOptions(Path()))

@@ -92,7 +92,7 @@ class KaldiCorpus:
                 return self._model.pdfs(ids)
             if len(ids) and not 0 <= ids.min() <= ids.max() < self.classes:
                 span = f"{ids.min()} .. {ids.max()}"
-                raise ValueError(f"pdf-ids span {span}, allowed: 0 .. {self.classes - 1}")
+                raise ValueError(f"pdf-ids span {span}: must be 0 .. {self.classes - 1}")
         except ValueError as error:
             raise UserError(f"{utterance}: {path}: {error}") from None
         return ids

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from data_prep.kaldi.as_packed import streams_as_packed
 from data_prep.kaldi.scorer import Scorer
 from hpcddl.cluster.world import World
 from hpcddl.commands import evaluate as evaluate_command
+from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import read_manifest
 from hpcddl.run.trained import Trained, load_trained
@@ -37,11 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--prior-scale",
-        type=float,
+        type=at_least(0.0),
         metavar="S",
         help="factor S of the training set's log prior; default: 1",
     )
-    add("--hop", type=int, help="frames from a window to the next; default: half a window")
+    add("--hop", type=at_least(1), help="frames from a window to the next; default: half a window")
     add(
         "--map",
         action="append",
@@ -75,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.posteriors.suffix != ".ark":
-        raise UserError(f"--posteriors {arguments.posteriors}: allowed: a name that ends in .ark")
+        raise UserError(f"--posteriors {arguments.posteriors}: must be a name that ends in .ark")
     if not arguments.feats:
-        raise UserError("--feats: missing; allowed: the folders to score, as packed by prep kaldi")
+        raise UserError("--feats: missing; must be the folders to score, as packed by prep kaldi")
     if arguments.json:
         raise UserError("--json: not with --posteriors")
 
@@ -91,10 +91,8 @@ def scorer(arguments: argparse.Namespace, trained: Trained) -> Scorer:
     options = streams_as_packed(manifest, arguments.feats)
     window = manifest.fields["features"].shape[0]
     hop = arguments.hop if arguments.hop is not None else max(1, window // 2)
-    if not 1 <= hop <= window:
-        raise UserError(f"--hop: {hop}, allowed: 1 .. {window}")
+    if hop > window:
+        raise UserError(f"--hop: {hop}: must be at most the {window} frames of a window")
     scale = 1.0 if arguments.prior_scale is None else arguments.prior_scale
-    if not 0 <= scale < math.inf:
-        raise UserError(f"--prior-scale: {scale}, allowed: 0 or more")
     words = (*(arguments.map or ()), *manifest.provenance["map"])
     return Scorer(trained, manifest, options, words, arguments.allow_pipes, hop, scale)

@@ -46,7 +46,7 @@ def cmvn(stats: NDArray, norm_vars: bool = False, skip_dims: tuple[int, ...] = (
     if not (np.isfinite(stats).all() and count >= 1):
         raise ValueError(f"CMVN statistics over {count} frames, expected at least one and no NaN")
     if skip_dims and max(skip_dims) >= stats.shape[1] - 1:
-        raise ValueError(f"skip-dims has {max(skip_dims)}, allowed: 0 .. {stats.shape[1] - 2}")
+        raise ValueError(f"skip-dims has {max(skip_dims)}: must be 0 .. {stats.shape[1] - 2}")
     skipped = list(skip_dims)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = stats[0, :-1] / count
@@ -79,7 +79,7 @@ def read_cmvn_options(path: Path) -> CmvnOptions:
         name, equals, value = word.partition("=")
         try:
             if not name.startswith("--"):
-                raise ValueError(f"allowed: {_ALLOWED}")
+                raise ValueError(f"must be {_ALLOWED}")
             options = with_cmvn_option(options, name[2:], value if equals else "true")
         except ValueError as error:
             raise UserError(f"{path}: {word}: {error}") from None
@@ -105,7 +105,7 @@ def with_cmvn_option(options: CmvnOptions, name: str, value: str) -> CmvnOptions
         if name == "norm-means":
             return options._replace(norm_means=wanted)
         return options._replace(norm_vars=wanted)
-    raise ValueError(f"allowed: {_ALLOWED}")
+    raise ValueError(f"must be {_ALLOWED}")
 
 
 def whole_blocks(frames: int) -> int:

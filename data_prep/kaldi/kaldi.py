@@ -18,6 +18,7 @@ from data_prep.kaldi.stream_options import StreamOptions
 from data_prep.kaldi.transition_model import find_model
 from data_prep.packing import Packing
 from hpcddl.cluster.launcher import promised_size
+from hpcddl.common.bounds import above, at_least, between
 from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import Manifest
 
@@ -53,11 +54,26 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     add("--ali", type=Path, required=True, help="folder with ali.*.gz and final.mdl, or one file")
     add("--model", type=Path, help="the model of the alignments; default: ALI/final.mdl")
-    add("--pdf-ids", type=int, metavar="C", help="the alignments hold pdf-ids 0 .. C-1; no model")
+    add(
+        "--pdf-ids",
+        type=between(1, 2**31 - 1),
+        metavar="C",
+        help="the alignments hold pdf-ids 0 .. C-1; no model",
+    )
     add("--map", action="append", default=[], metavar="OLD=NEW", help="replace the start of paths")
-    add("--length-tolerance", type=int, default=2, help="frames by which pasted folders may differ")
+    add(
+        "--length-tolerance",
+        type=between(0, 2**16),
+        default=2,
+        help="frames by which pasted folders may differ",
+    )
     add("--allow-pipes", action="store_true", help="run commands in scp files (... |)")
-    add("--delta-order", type=int, default=2, help="deltas of folders without the key; 0: none")
+    add(
+        "--delta-order",
+        type=between(0, 8),
+        default=2,
+        help="deltas of folders without the key; 0: none",
+    )
     add("--no-cmvn", action="store_true", help="leave means and variances as they are")
     add(
         "--norm-vars", action="store_true", help="also normalise variances, whatever cmvn_opts says"
@@ -66,8 +82,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--frames", type=int, default=21, help="frames per window")
-    add("--hop", type=int, help="frames from one training window to the next; default: --frames")
+    add("--frames", type=between(1, 2**16), default=21, help="frames per window")
+    add(
+        "--hop",
+        type=at_least(1),
+        help="frames from one training window to the next; default: --frames",
+    )
     add(
         "--dtype",
         choices=("float16", "float32"),
@@ -79,10 +99,18 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
         "--heldout-speakers", metavar="A,B", help="names of the speakers to hold out"
     )
     group.add_argument(
-        "--heldout-fraction", type=float, default=0.1, help="part of the frames, whole speakers"
+        "--heldout-fraction",
+        type=above(0, below=1),
+        default=0.1,
+        help="part of the frames, whole speakers",
     )
-    add("--seed", type=int, default=0, help="seed that draws the held-out speakers")
-    add("--windows-per-shard", type=int, default=65536, help="windows in each file except the last")
+    add("--seed", type=between(0, 2**63), default=0, help="seed that draws the held-out speakers")
+    add(
+        "--windows-per-shard",
+        type=between(1, 2**31 - 1),
+        default=65536,
+        help="windows in each file except the last",
+    )
 
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +178,7 @@ def _job(word: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", word)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--job: {word!r}, allowed: K/N with 1 <= K <= N")
+        raise UserError(f"--job: {word!r}: must be K/N with 1 <= K <= N")
     return int(match[1]), int(match[2])
 
 
@@ -160,7 +188,7 @@ def packer(arguments: argparse.Namespace) -> Packer:
     Raises:
         UserError: they describe none that can be made.
     """
-    _check_ranges(arguments)
+    _check(arguments)
     sources = _sources(arguments)
     windows = Windows(arguments.frames, arguments.hop or arguments.frames)
     return Packer(
@@ -176,21 +204,9 @@ def packer(arguments: argparse.Namespace) -> Packer:
     )
 
 
-def _check_ranges(arguments: argparse.Namespace) -> None:
-    for name, low, high in (
-        ("frames", 1, 2**16),
-        ("hop", 1, arguments.frames),
-        ("delta_order", 0, 8),
-        ("windows_per_shard", 1, 2**31 - 1),
-        ("seed", 0, 2**63),
-        ("length_tolerance", 0, 2**16),
-        ("pdf_ids", 1, 2**31 - 1),
-    ):
-        value = getattr(arguments, name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')}: {value}, allowed: {low} .. {high}")
-    if not 0 < arguments.heldout_fraction < 1:
-        raise UserError(f"--heldout-fraction: {arguments.heldout_fraction}, allowed: 0 < F < 1")
+def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.hop or 1) > arguments.frames:
+        raise UserError(f"--hop: {arguments.hop}: must be at most --frames {arguments.frames}")
     if arguments.no_cmvn and arguments.norm_vars:
         raise UserError("--norm-vars: not with --no-cmvn")
     if arguments.pdf_ids and arguments.model:

@@ -111,7 +111,7 @@ def _check_range(corpus: KaldiCorpus, plan: Plan, split: str, arrays: Arrays) ->
         return
     number = arrays["utterance"][np.isinf(features).any(axis=(1, 2)).argmax()]
     line = corpus.speakers.at(int(plan.name_line[plan.utterances(split)[number]]))
-    raise UserError(f"{line.key}: a feature is beyond float16; allowed: --dtype float32")
+    raise UserError(f"{line.key}: a feature is beyond float16; fix: --dtype float32")
 
 
 def _runs(wanted: list[Part]) -> list[list[Part]]:

@@ -146,7 +146,7 @@ def _plan(corpus: KaldiCorpus, survey: _Survey, windows: Windows, heldout: HeldO
         if not number:
             raise UserError(
                 f"{corpus.data}: the {name} split is empty ({len(frames)} utterances usable, "
-                f"{len(chosen)} speakers held out); allowed: both splits with windows"
+                f"{len(chosen)} speakers held out); both must have windows"
             )
     return plan
 

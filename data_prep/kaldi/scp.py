@@ -48,7 +48,7 @@ def parse_entry(
         place, _, ranges = value[:-1].rpartition("[")
     if place.endswith("|") or place.startswith("|"):
         if not allow_pipes or place.startswith("|"):
-            allowed = "" if place.startswith("|") else "; allowed: --allow-pipes"
+            allowed = "" if place.startswith("|") else "; fix: --allow-pipes"
             raise UserError(f"{scp}: {key}: a command ({place!r}), which is not run{allowed}")
         path, offset, command = place[:-1].strip(), 0, True
     else:

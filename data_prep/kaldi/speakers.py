@@ -66,7 +66,7 @@ def named(speakers: Iterable[str], family_of: Mapping[str, str]) -> set[str]:
             more = f" and {len(known) - 10} more" if len(known) > 10 else ""
             raise UserError(
                 f"--heldout-speakers: {speaker!r} has no utterances; "
-                f"allowed: {', '.join(known[:10])}{more}"
+                f"must be among {', '.join(known[:10])}{more}"
             )
         chosen.add(family_of[speaker])
     return {speaker for speaker, family in family_of.items() if family in chosen}

@@ -39,7 +39,7 @@ class StreamOptions:
             raise UserError(f"{directory}: no such folder")
         if is_ivectors(path):
             if settings:
-                raise UserError(f"{word}: i-vectors are pasted as they are; allowed: no keys")
+                raise UserError(f"{word}: i-vectors are pasted as they are; must be without keys")
             return cls(path, cmvn="none", delta_order=0)
         options = replace(defaults, directory=path)
         for setting in settings:
@@ -61,7 +61,7 @@ class StreamOptions:
         try:
             return replace(self, cmvn_options=with_cmvn_option(self.cmvn_options, name, value))
         except ValueError:
-            raise UserError(f"{word}: {name}={value}; allowed: {_ALLOWED}") from None
+            raise UserError(f"{word}: {name}={value}; must be {_ALLOWED}") from None
 
     @property
     def normalises(self) -> bool:

@@ -44,7 +44,9 @@ class Streams:
         self._buffer = Scratch(np.float32)
         self._files = ExitStack()
         if all(is_ivectors(directory) for directory in self._directories):
-            raise UserError("only i-vectors to paste; allowed: at least one folder with feats.scp")
+            raise UserError(
+                "only i-vectors to paste; there must be at least one folder with feats.scp"
+            )
         try:
             for one in options:
                 kind = IvectorStream if is_ivectors(one.directory) else FrameStream

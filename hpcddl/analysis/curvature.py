@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 from hpcddl.analysis.curvature_plot import draw_density, draw_grid
@@ -11,7 +12,7 @@ from hpcddl.analysis.directions import NORMALISE
 from hpcddl.analysis.landscape import distinct_names
 from hpcddl.analysis.spectrum import Curvature, SpectrumPlan, survey
 from hpcddl.cluster.world import World
-from hpcddl.common.bounds import check_above_zero, check_least
+from hpcddl.common.bounds import above, at_least
 from hpcddl.common.errors import UserError
 from hpcddl.run.trained import load_trained
 
@@ -33,8 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
     add("--data", metavar="PATH", help="the data set, if it has moved since training")
     add("--of", choices=("train", "heldout"), default="train", help="data set of the loss")
-    add("--samples", type=int, default=1024, metavar="N", help="use at most N of its samples")
-    add("--batch", type=int, help="samples at once; default: the run's local batch")
+    add(
+        "--samples",
+        type=at_least(1),
+        default=1024,
+        metavar="N",
+        help="use at most N of its samples",
+    )
+    add("--batch", type=at_least(1), help="samples at once; default: the run's local batch")
     add(
         "--batch-norm",
         choices=("eval", "train"),
@@ -42,19 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="statistics for batch norm. eval: those of the consensus, at every point; train: "
         "those of each batch",
     )
-    add("--top", type=int, default=5, metavar="K", help="number of largest eigenvalues")
+    add("--top", type=at_least(1), default=5, metavar="K", help="number of largest eigenvalues")
     add(
         "--tolerance",
-        type=float,
+        type=above(0),
         default=1e-3,
         help="limit for residuals, relative to the eigenvalue (for the smallest eigenvalue: to "
         "lambda_max - lambda_min)",
     )
     add("--density", action="store_true", help="density of all eigenvalues, by Lanczos quadrature")
-    add("--probes", type=int, default=10, help="number of random vectors for --density")
-    add("--steps", type=int, default=80, help="Lanczos steps from each of these vectors")
-    add("--grid", type=int, default=0, metavar="K", help="use K x K points (paper A: 4); 0: none")
-    add("--scale", type=float, default=0.1, help="extent of the grid, in both directions from 0")
+    add("--probes", type=at_least(1), default=10, help="number of random vectors for --density")
+    add("--steps", type=at_least(2), default=80, help="Lanczos steps from each of these vectors")
+    add("--grid", type=_grid, default=0, metavar="K", help="use K x K points (paper A: 4); 0: none")
+    add("--scale", type=above(0), default=0.1, help="extent of the grid, in both directions from 0")
     add(
         "--normalise",
         choices=NORMALISE,
@@ -63,10 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "own (Li et al. 2018), biases and normalisation layers stay as they are; none: N(0, 1) "
         "for every weight",
     )
-    add("--seed", type=int, default=0, help="seed of samples, directions and random vectors")
+    add(
+        "--seed", type=at_least(0), default=0, help="seed of samples, directions and random vectors"
+    )
     add(
         "--memory",
-        type=float,
+        type=at_least(0.0),
         default=1.0,
         metavar="GIB",
         help="memory per rank for kept autograd graphs, which save a third or more of each product",
@@ -86,7 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, world: World) -> int:
-    world.together(lambda: _check(arguments))
     names = world.together(lambda: distinct_names(arguments.runs))
     first = arguments.runs[0]
     alone = len(arguments.runs) == 1
@@ -114,23 +122,12 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
     return 0
 
 
-_LOWEST = {
-    "samples": 1,
-    "batch": 1,
-    "top": 1,
-    "probes": 1,
-    "steps": 2,
-    "grid": 0,
-    "seed": 0,
-    "memory": 0,
-}
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    check_least(arguments, _LOWEST)
-    if arguments.grid == 1:
-        raise UserError("--grid: 1, allowed: 0 or at least 2")
-    check_above_zero(arguments, "scale", "tolerance")
+def _grid(text: str) -> int:
+    """None, or enough points for two directions."""
+    points = at_least(0)(text)
+    if points == 1:
+        raise ArgumentTypeError("1: must be 0 or at least 2")
+    return points
 
 
 def _make(folder: Path) -> None:

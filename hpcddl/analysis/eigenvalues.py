@@ -49,7 +49,7 @@ def _largest(product: Product, start: Array, count: int, tolerance: float) -> Ar
     except ArpackNoConvergence as error:
         raise UserError(
             f"--tolerance={tolerance:g}: not met by {count - len(error.eigenvalues)} of {count} "
-            f"eigenvalues in {MOST_RESTARTS} restarts; allowed: a larger one"
+            f"eigenvalues in {MOST_RESTARTS} restarts; fix: a larger one"
         ) from None
     except ArpackError:
         # ARPACK has no answer for H = 0, which a random vector tells.

@@ -15,7 +15,7 @@ import numpy as np
 from hpcddl.analysis.interpolate_plot import draw
 from hpcddl.analysis.line import Line, Losses, described, interpolate
 from hpcddl.cluster.world import World
-from hpcddl.common.bounds import check_least
+from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import write_whole
 from hpcddl.common.table import aligned
@@ -39,13 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
     add(
         "--points",
-        type=int,
+        type=at_least(2),
         default=31,
         metavar="K",
         help="number of values of t, evenly spaced, with both ends",
     )
-    add("--samples", type=int, default=2048, metavar="N", help="use at most N samples of each set")
-    add("--batch", type=int, help="samples at once; default: run A's local batch")
+    add(
+        "--samples",
+        type=at_least(1),
+        default=2048,
+        metavar="N",
+        help="use at most N samples of each set",
+    )
+    add("--batch", type=at_least(1), help="samples at once; default: run A's local batch")
     add(
         "--batch-norm",
         choices=("recomputed", "interpolated"),
@@ -56,12 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--statistics-batches",
-        type=int,
+        type=at_least(1),
         default=16,
         metavar="N",
         help="batches to recompute them on",
     )
-    add("--seed", type=int, default=0, help="seed of the samples")
+    add("--seed", type=at_least(0), default=0, help="seed of the samples")
     add("--out", type=Path, help="folder; default: RUN_A/analysis/interpolate")
     add("--overwrite", action="store_true", help="start again, without the kept points")
 
@@ -92,8 +98,6 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    least = {"points": 2, "samples": 1, "batch": 1, "statistics_batches": 1, "seed": 0}
-    check_least(arguments, least)
     if not (isfinite(arguments.begin) and arguments.begin < arguments.end < float("inf")):
         raise UserError(f"--from {arguments.begin:g} --to {arguments.end:g}: must go upwards")
 

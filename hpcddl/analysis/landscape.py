@@ -12,7 +12,7 @@ from hpcddl.analysis.landscape_plot import draw
 from hpcddl.analysis.landscape_report import table, write
 from hpcddl.analysis.surface import SurfacePlan, survey
 from hpcddl.cluster.world import World
-from hpcddl.common.bounds import check_above_zero, check_least
+from hpcddl.common.bounds import above, at_least
 from hpcddl.common.errors import UserError
 from hpcddl.run.trained import load_trained
 
@@ -30,10 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
     add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
     add("--data", metavar="PATH", help="the data set, if it has moved since training")
-    add("--points", type=int, default=50, metavar="K", help="points along each direction")
-    add("--scale", type=float, default=0.1, help="distance along each direction, both ways")
+    add("--points", type=at_least(2), default=50, metavar="K", help="points along each direction")
+    add("--scale", type=above(0), default=0.1, help="distance along each direction, both ways")
     add(
-        "--directions", type=int, default=0, metavar="N", help="draw N profiles instead of contours"
+        "--directions",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="draw N profiles instead of contours",
     )
     add(
         "--normalise",
@@ -44,8 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "for every weight",
     )
     add("--of", choices=("heldout", "train"), default="heldout", help="data set of the loss")
-    add("--samples", type=int, default=2048, metavar="N", help="use at most N of its samples")
-    add("--batch", type=int, help="samples at once; default: the run's local batch")
+    add(
+        "--samples",
+        type=at_least(1),
+        default=2048,
+        metavar="N",
+        help="use at most N of its samples",
+    )
+    add("--batch", type=at_least(1), help="samples at once; default: the run's local batch")
     add(
         "--batch-norm",
         choices=("eval", "train"),
@@ -53,10 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="statistics for batch norm. eval: those of the consensus, at every point; train: "
         "those of each batch",
     )
-    add("--seed", type=int, default=0, help="seed of directions and samples")
+    add("--seed", type=at_least(0), default=0, help="seed of directions and samples")
     add(
         "--spacing",
-        type=float,
+        type=above(0),
         help="loss between contours (paper A: 0.005); default: about 12 lines",
     )
     add("--log", action="store_true", help="draw log10 of the loss (paper A fig. 2b)")
@@ -76,7 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, world: World) -> int:
-    world.together(lambda: _check(arguments))
     names = world.together(lambda: distinct_names(arguments.runs))
     out = arguments.out or _default_folder(arguments.runs)
     plan = SurfacePlan(
@@ -116,11 +125,3 @@ def distinct_names(runs: Sequence[Path]) -> list[str]:
 
 def _default_folder(runs: Sequence[Path]) -> Path:
     return runs[0] / "analysis" / "landscape" if len(runs) == 1 else runs[0].parent / "landscape"
-
-
-_LOWEST = {"points": 2, "directions": 0, "samples": 1, "batch": 1, "seed": 0}
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    check_least(arguments, _LOWEST)
-    check_above_zero(arguments, "scale", "spacing")

@@ -181,11 +181,11 @@ def _around(model: nn.Module, here: Callable[[], SharedHessian], plan: SpectrumP
 
 def _check(size: int, top: int, samples: int, batch: int, own_statistics: bool) -> None:
     if top >= size:
-        raise UserError(f"--top: {top}, allowed: below the {size} weights of the network")
+        raise UserError(f"--top: {top}: must be below the {size} weights of the network")
     if own_statistics and samples // ceil(samples / batch) < 2:
         raise UserError(
-            f"--batch: {batch}, allowed: with --batch-norm train, what makes of {samples} samples "
-            "batches of two at least"
+            f"--batch: {batch}: with --batch-norm train must make "
+            f"batches of two or more of {samples} samples"
         )
 
 

@@ -88,7 +88,7 @@ def export(trained: Trained, path: Path, name: str) -> None:
             if not error <= TOLERANCE:
                 raise UserError(
                     f"--out {path}: not written: read back, its scores differ by {error:.2g} of "
-                    f"the largest; allowed: {TOLERANCE:g}"
+                    f"the largest; must be at most {TOLERANCE:g}"
                 )
     except OSError as error:
         raise UserError(f"--out {path}: cannot be written: {error.strerror}") from None

@@ -61,7 +61,7 @@ COMMANDS = {
     "bench comm": ("hpcddl.bench.comm", "speed of the weight exchange (under mpirun -np 2)"),
     "bench strategies": ("hpcddl.bench.strategies", "what agreeing costs, beside torch's own ways"),
     "bench network": ("hpcddl.bench.network", "each strategy's step on emulated slow networks"),
-    "bench prep": ("data_prep.kaldi.bench", "speed of packing, beside Kaldi's own reader"),
+    "bench prep": ("data_prep.kaldi.bench_prep", "speed of packing, beside Kaldi's own reader"),
     "bench model": ("hpcddl.bench.model", "FLOPs per sample and parameter; time by batch size"),
     "bench networks": ("hpcddl.bench.networks", "a step of each CIFAR network, beside plain torch"),
     "bench analysis": ("hpcddl.bench.analysis", "what curvature and diagnostics cost"),

@@ -18,12 +18,12 @@ def at_least(low: Number) -> Callable[[str], Number]:
     Raises:
         ArgumentTypeError: when the type is called with another word.
     """
-    return _number(type(low), lambda value: low <= value < inf, f"at least {low:g}")
+    return _number(type(low), lambda value: low <= value < inf, f"at least {low}")
 
 
 def between(low: Number, high: Number) -> Callable[[str], Number]:
     """Makes the type of numbers from `low` to `high`, both included; see `at_least`."""
-    return _number(type(low), lambda value: low <= value <= high, f"{low:g} to {high:g}")
+    return _number(type(low), lambda value: low <= value <= high, f"{low} .. {high}")
 
 
 def above(bound: float, below: float = inf) -> Callable[[str], float]:
@@ -58,7 +58,7 @@ def check_least(arguments: Namespace, least: Mapping[str, float]) -> None:
         given = getattr(arguments, name)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and not low <= value < inf:
-                raise UserError(f"--{_option(name)}: {value:g}, allowed: at least {low:g}")
+                raise UserError(f"--{_option(name)}: {value:g}: must be at least {low:g}")
 
 
 def check_above_zero(arguments: Namespace, *names: str) -> None:
@@ -66,7 +66,7 @@ def check_above_zero(arguments: Namespace, *names: str) -> None:
     for name in names:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < inf:
-            raise UserError(f"--{_option(name)}: {value:g}, allowed: above 0")
+            raise UserError(f"--{_option(name)}: {value:g}: must be above 0")
 
 
 def _option(name: str) -> str:

@@ -30,7 +30,7 @@ def steps_per_epoch(samples: int, ranks: int, batch: int) -> int:
     if ranks * batch > samples:
         raise UserError(
             f"global_batch={ranks * batch}: {ranks} learners take {batch} windows each per step, "
-            f"but the training split holds {samples}; allowed: at most {samples // ranks * ranks}"
+            f"but the training split holds {samples}; must be at most {samples // ranks * ranks}"
         )
     return samples // (ranks * batch)
 

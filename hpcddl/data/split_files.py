@@ -49,7 +49,7 @@ def open_files(
         raise UserError(f"{directory}: split {split!r} holds no samples")
     if needed not in manifest.fields:
         allowed = "text" if needed == "tokens" else "features with labels"
-        raise UserError(f"{directory}: holds {manifest.kind}; allowed: {allowed}")
+        raise UserError(f"{directory}: holds {manifest.kind}; must be {allowed}")
     paths = [directory / shard.file for shard in entry.shards]
     regions = [
         check_shard(path, shard, manifest.fields)

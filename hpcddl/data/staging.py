@@ -69,7 +69,7 @@ def stage_here(source: Path, folder: Path, *, shown: bool) -> Path:
     manifest = read_manifest(source)
     target = staged_path(source, folder)
     if not folder.is_dir():
-        raise UserError(f"--stage {folder}: no such folder; allowed: one on the node's own disk")
+        raise UserError(f"--stage {folder}: no such folder; must be one on the node's own disk")
     try:
         if _is_whole(target, source, manifest):
             _say(f"staged before: {target}", shown)

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from hpcddl.cluster.launcher import promised_rank, promised_size
-from hpcddl.common.bounds import check_above_zero
+from hpcddl.common.bounds import above
 from hpcddl.doctor import examine
 from hpcddl.doctor.between import clocks, storage
 from hpcddl.doctor.facts import Job, Rank
@@ -36,13 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print facts and findings as JSON")
     parser.add_argument(
-        "--patience", type=float, default=60.0, help="seconds to wait for the other ranks"
+        "--patience", type=above(0), default=60.0, help="seconds to wait for the other ranks"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0, or 1 after a fault."""
-    check_above_zero(arguments, "patience")
     job = gather(arguments.out, arguments.patience)
     findings = examine(job)
     verdict = worst(findings.values()).verdict

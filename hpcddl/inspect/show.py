@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     samples = int(files.ends[-1])
     if not 0 <= arguments.sample < samples:
         raise UserError(
-            f"--sample: {arguments.sample}, allowed: 0 .. {samples - 1} in {arguments.split}"
+            f"--sample: {arguments.sample}: must be 0 .. {samples - 1} in {arguments.split}"
         )
     figure = plt.figure(figsize=(10, 8), layout="constrained")
     try:

@@ -29,6 +29,6 @@ def logistic_regression(shape: tuple[int, ...], classes: int) -> nn.Module:
         )
     if classes < 2:
         raise UserError(
-            f"model logistic_regression: the data has {classes} class; allowed: 2 or more"
+            f"model logistic_regression: the data has {classes} class; must be 2 or more"
         )
     return LogisticRegression(shape[0], classes)

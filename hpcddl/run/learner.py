@@ -48,13 +48,10 @@ def learner(
         UserError: what the recipe names does not fit together.
     """
     torch.manual_seed(config.seed)
-    model = world.together(lambda: _network(config, train_set))
+    initial = config.init_from if fresh and world.rank == 0 else None
+    model = world.together(lambda: _network(config, train_set, initial))
     model.to(world.device, getattr(torch, config.dtype))
-    initial = config.init_from
-    if initial and fresh:
-        world.together(lambda: _start_from(model, initial, world))
     same_start(model, world)
-
     strategy = world.together(lambda: _strategy(config, choice, model, world))
     # Each learner draws its own dropout masks; the data order has a generator of its own.
     torch.manual_seed(config.seed + 1 + world.rank)
@@ -74,7 +71,7 @@ def _strategy(config: Config, choice: Choice, model: nn.Module, world: World) ->
     if local.loss_scale and not strategy.may_skip_steps:
         raise UserError(
             f"autocast=float16: strategy.name={choice.name} cannot do without a step of a "
-            "learner whose gradient overflows; allowed: bfloat16"
+            "learner whose gradient overflows; must be bfloat16"
         )
     if weight.std:
         return WeightNoise(strategy, weight.std, weight.reading, config.seed)
@@ -93,7 +90,11 @@ def parse_reference(text: str) -> tuple[Path, int]:
     return Path(run), int(epoch)
 
 
-def _network(config: Config, train_set: Dataset) -> nn.Module:
+def _network(config: Config, train_set: Dataset, initial: str | None) -> nn.Module:
+    """Builds the network; `initial` is a run whose consensus it takes over, None: random weights.
+
+    One rank reads it: all others get its weights from there.
+    """
     model: nn.Module = config.model.build(MODELS, train_set.shape, train_set.classes)
     takes_words = any(isinstance(module, nn.Embedding) for module in model.modules())
     if takes_words != train_set.contiguous:
@@ -101,13 +102,13 @@ def _network(config: Config, train_set: Dataset) -> nn.Module:
         raise UserError(
             f"model.name={config.model.name}: takes {one}, data.name={config.data.name} has {other}"
         )
+    if initial:
+        _start_from(model, initial)
     return model
 
 
-def _start_from(model: nn.Module, reference: str, world: World) -> None:
-    """Loads the consensus of another run on rank 0, from where every learner will get it."""
-    if world.rank:
-        return
+def _start_from(model: nn.Module, reference: str) -> None:
+    """Loads the consensus of another run."""
     state = checkpoint.consensus_state(checkpoint.at_epoch(*parse_reference(reference)))
     try:
         model.load_state_dict(state["model"])

@@ -105,7 +105,7 @@ def reaches_all_nodes(path: Path, world: World) -> bool:
             file = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             raise UserError(
-                f"--out {path.parent}: not seen from {socket.gethostname()}; allowed: a folder "
+                f"--out {path.parent}: not seen from {socket.gethostname()}; must be a folder "
                 "that all nodes share"
             ) from None
         try:

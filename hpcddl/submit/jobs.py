@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpcddl.common.bounds import check_least
+from hpcddl.common.bounds import at_least
 from hpcddl.common.table import aligned
 from hpcddl.run.state import RunState, read_state
 from hpcddl.submit import slurm
@@ -27,12 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: hpcddl jobs; hpcddl jobs 4711"
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="only these, whatever their age")
-    parser.add_argument("--days", type=float, default=7, help="how far back")
+    parser.add_argument("--days", type=at_least(0.0), default=7, help="how far back")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints one line for each job or task of a sweep."""
-    check_least(arguments, {"days": 0})
     since = time.time() - arguments.days * _DAY_SECONDS
     lines = [
         line

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hpcddl
-from hpcddl.common.bounds import check_least
+from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.recipes import name_of
 from hpcddl.submit.job import Job, sbatch_words
@@ -38,10 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the runs and, after --, its options",
     )
     add("--site", help="a cluster's file: jobs/sites/NAME.sh, or another with a / in its name")
-    add("--nodes", type=int, help="nodes of a job (default: two, or as a sweep's runs need)")
+    add(
+        "--nodes", type=at_least(1), help="nodes of a job (default: two, or as a sweep's runs need)"
+    )
     add("--array", help="prep: how many jobs (default 16); a sweep: which runs, as 0-3,7 or 0-9%%2")
     add("--after", action="append", default=[], metavar="JOB", help="when this has ended well")
-    add("--chain", type=int, default=1, metavar="N", help="N jobs, each going on with the runs")
+    add(
+        "--chain",
+        type=at_least(1),
+        default=1,
+        metavar="N",
+        help="N jobs, each going on with the runs",
+    )
     add("--report", action="store_true", help="at last a job that reports on the runs")
     add("--out", help="the run directory, or that of a sweep's runs (default: runs/NAME)")
     add("--stage", metavar="DIR", help="copy the data here first; `site`: the nodes' own disk")
@@ -94,7 +102,6 @@ def _jobs(arguments: argparse.Namespace, scripts: Path, site: str) -> list[Job]:
     from hpcddl.sweeps.definition import expand, read_sweep
 
     a = arguments
-    check_least(a, {"nodes": 1, "chain": 1})
     kind = _kind(a.what)
     _check(a, kind)
     script = (scripts / f"{kind}.sbatch").read_text()

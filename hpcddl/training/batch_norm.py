@@ -90,7 +90,7 @@ def recomputed(
     """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:
-        raise UserError(f"batch_norm=recomputed: model {name} has no batch norm; allowed: averaged")
+        raise UserError(f"batch_norm=recomputed: model {name} has no batch norm; must be averaged")
     if batches > available:
         raise UserError(
             f"batch_norm.batches={batches}: must not exceed the {available} batches of an epoch"

@@ -99,8 +99,8 @@ def test_bad_input_is_one_line(runs: list[Path], tmp_path: Path, command: Launch
 
     one = ["landscape", runs[0], "--directions", 1]
     refused("landscape", tmp_path, say="no config.yaml")
-    refused(*one, "--points", 1, say="--points: 1, allowed: at least 2")
-    refused(*one, "--scale", "nan", say="--scale: nan, allowed: above 0")
+    refused(*one, "--points", 1, say="--points: 1: must be a whole number, at least 2")
+    refused(*one, "--scale", "nan", say="--scale: nan: must be above 0")
     refused("landscape", runs[0], runs[0], say="given twice")
     refused("interpolate", *runs, "--from", 2, say="--from 2 --to 2: must go upwards")
     assert command("analyze", *one, "--points", 2, "--out", tmp_path / "o").returncode == 0

@@ -115,11 +115,11 @@ def test_what_cannot_be_done_is_one_line(run: Path, tmp_path: Path, command: Lau
     for words, message in (
         ([tmp_path], f"run {tmp_path}: no config.yaml (not a run directory)"),
         ([run, run], f"run {run}: given twice"),
-        ([run, "--top", 0], "--top: 0, allowed: at least 1"),
-        ([run, "--top", 100000], "--top: 100000, allowed: below the"),
-        ([run, "--grid", 1], "--grid: 1, allowed: 0 or at least 2"),
-        ([run, "--steps", 1], "--steps: 1, allowed: at least 2"),
-        ([run, "--tolerance", "nan"], "--tolerance: nan, allowed: above 0"),
+        ([run, "--top", 0], "--top: 0: must be a whole number, at least 1"),
+        ([run, "--top", 100000], "--top: 100000: must be below the"),
+        ([run, "--grid", 1], "--grid: 1: must be 0 or at least 2"),
+        ([run, "--steps", 1], "--steps: 1: must be a whole number, at least 2"),
+        ([run, "--tolerance", "nan"], "--tolerance: nan: must be above 0"),
         ([run, "--epoch", 9], "no checkpoint of epoch 9"),
         ([run, "--out", blocked / "out"], f"--out {blocked / 'out'}: cannot be written"),
     ):
@@ -148,7 +148,7 @@ def test_batch_statistics_are_another_hessian(tmp_path: Path, command: Launch) -
     assert largest[0] != pytest.approx(largest[1], rel=1e-3)
     done = command("analyze", "curvature", out, "--batch", 1, "--batch-norm", "train")
     assert done.returncode == 2
-    assert "--batch: 1, allowed: with --batch-norm train" in done.stderr
+    assert "--batch: 1: with --batch-norm train must make batches of two" in done.stderr
 
 
 def test_a_diverged_run_is_said_to_be(run: Path, tmp_path: Path, command: Launch) -> None:

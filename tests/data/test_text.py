@@ -161,10 +161,10 @@ def test_an_altered_file_is_refused(write):
 
 def test_text_and_other_sets_are_told_apart(write, tmp_path):
     folder, _ = write()
-    with pytest.raises(UserError, match="holds text; allowed: features with labels"):
+    with pytest.raises(UserError, match="holds text; must be features with labels"):
         open_split(folder, "train")
     frames = write_shards(tmp_path / "frames")
-    with pytest.raises(UserError, match="holds frames; allowed: text"):
+    with pytest.raises(UserError, match="holds frames; must be text"):
         open_text(frames, "train", 7)
 
 

@@ -166,7 +166,7 @@ def emptied(folder: Path) -> None:
 
 FAULTS = [
     (cut, ["data_batch_3.bin: 18438 bytes, expected 21511 (7 records of 3073)"]),
-    (wrong_label, ["data_batch_2.bin: label 10 of record 5, allowed: 0 .. 9"]),
+    (wrong_label, ["data_batch_2.bin: label 10 of record 5: must be 0 .. 9"]),
     (lambda folder: (folder / "test_batch.bin").unlink(), ["holds no test_batch.bin"]),
     (lambda folder: (folder / "batches.meta.txt").write_text("a\nb\n"), ["2 names, expected 10"]),
     (python_version, ["never loaded", "cifar-10-binary.tar.gz"]),
@@ -212,7 +212,7 @@ def test_an_archive_cut_short_is_refused(command, cifar10, tmp_path, keep):
 
 def test_what_is_no_archive_is_refused(command, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"x" * 1000)
-    for name, words in (("a.bin", "allowed: a folder"), ("b.tar.gz", "No such file")):
+    for name, words in (("a.bin", "must be a folder"), ("b.tar.gz", "No such file")):
         result = command("prep", "cifar", "--data", tmp_path / name, "--out", tmp_path / "o")
         assert_refused(result, tmp_path / "o", name, words, before={tmp_path / "a.bin"})
 

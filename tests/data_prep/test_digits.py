@@ -46,7 +46,9 @@ def test_without_scikit_learn_one_line_says_what_to_install(command, tmp_path, m
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])
 def test_fractions_out_of_range_are_refused(command, tmp_path, fraction):
     result = command("prep", "digits", "--out", tmp_path / "o", "--heldout-fraction", fraction)
-    assert_refused(result, tmp_path / "o", "--heldout-fraction", "0 < F < 1", before=set())
+    assert_refused(
+        result, tmp_path / "o", "--heldout-fraction", "must be above 0 and below 1", before=set()
+    )
 
 
 def test_both_sides_of_a_split_hold_something():

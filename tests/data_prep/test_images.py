@@ -122,7 +122,7 @@ FAULTS = [
     (bomb, "decompression bomb"),
     (large, "decompression bomb"),
     (elongated, "60000 x 1 resized to 3840000 x 64"),
-    (deep, "mode I;16, allowed: 1, L,"),
+    (deep, "mode I;16: must be one of 1, L,"),
 ]
 
 
@@ -177,8 +177,8 @@ FOLDERS = [
     (lambda root: (root / "val").rename(root / "valid"), "val: No such file"),
     (moved, "val/n01_9.JPEG: a file among the classes"),
     (extra("val/n03/a.JPEG"), "val/n03: a class that"),
-    (extra("train/n01/notes.txt"), "train/n01/notes.txt: allowed: files *.jpeg *.jpg"),
-    (lambda root: (root / "train/n01/images").mkdir(), "train/n01/images: allowed: files"),
+    (extra("train/n01/notes.txt"), "train/n01/notes.txt: must be files *.jpeg *.jpg"),
+    (lambda root: (root / "train/n01/images").mkdir(), "train/n01/images: must be files"),
     (lambda root: (root / "train/n03").mkdir(), "train/n03: holds no images"),
 ]
 
@@ -191,7 +191,7 @@ def test_wrong_folders_are_refused(command, root, tmp_path, harm, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [(b"a\nb.JPEG", "has a line break"), (b"\xff.JPEG", "not UTF-8")]
+    ("name", "words"), [(b"a\nb.JPEG", "must be one line"), (b"\xff.JPEG", "must be UTF-8")]
 )
 def test_names_that_no_list_can_hold_are_refused(command, root, tmp_path, name, words):
     folder = root / "train" / "n01"

@@ -130,7 +130,7 @@ def test_pdf_ids_instead_of_transition_ids(corpus, command, tmp_path, text):
     done = command("prep", "kaldi", *words, *few)
     assert done.returncode == 2
     assert "pdf-ids span" in done.stderr
-    assert "allowed: 0 .. 49" in done.stderr
+    assert "must be 0 .. 49" in done.stderr
 
 
 def test_perturbed_copies_follow_their_originals(corpus, command, tmp_path):

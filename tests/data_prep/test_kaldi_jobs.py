@@ -221,7 +221,7 @@ def test_a_garbled_plan_is_named(corpus, command, tmp_path, name):
 def test_jobs_that_cannot_be(corpus, command, tmp_path, word):
     done = command("prep", "kaldi", *options(corpus, tmp_path / "set"), f"--job={word}")
     assert done.returncode == 2
-    assert f"--job: {word!r}, allowed: K/N with 1 <= K <= N" in done.stderr
+    assert f"--job: {word!r}: must be K/N with 1 <= K <= N" in done.stderr
 
 
 def test_merge_before_any_job(corpus, command, tmp_path):

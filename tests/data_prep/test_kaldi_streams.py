@@ -391,7 +391,7 @@ def test_options_of_a_word(tmp_path):
     ],
 )
 def test_bad_options_are_named(tmp_path, keys):
-    with pytest.raises(UserError, match=f"{tmp_path},{keys}: .*allowed: cmvn=speaker"):
+    with pytest.raises(UserError, match=f"{tmp_path},{keys}: .*must be cmvn=speaker"):
         StreamOptions.parse(f"{tmp_path},{keys}", PLAIN)
 
 

@@ -116,9 +116,9 @@ def test_a_linear_classifier_beats_the_prior_but_not_by_far(corpus_once):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--classes", "92"], "--classes: 92, allowed: 93 .. 1443"),
-        (["--speakers", "1"], "--speakers: 1, allowed: 2"),
-        (["--utterances", "3", "--speakers", "4"], "--utterances: 3, allowed: 4"),
+        (["--classes", "92"], "--classes: 92: must be a whole number, 93 .. 1443"),
+        (["--speakers", "1"], "--speakers: 1: must be a whole number, 2"),
+        (["--utterances", "3", "--speakers", "4"], "--utterances: 3: must be at least --speakers"),
     ],
 )
 def test_bad_options_are_named(command, tmp_path, words, message):

@@ -105,7 +105,7 @@ FAULTS = [
     (resize(IMAGES, -8624 - 16), f"{IMAGES}: begins with 0x, expected"),
     (change(IMAGES, struct.pack(">I", 32), 8), f"{IMAGES}: images of 32 x 28, expected 28 x 28"),
     (change(LABELS, struct.pack(">I", 6), 4), f"{LABELS}: 6 labels, t10k-images-idx3-ubyte has 5"),
-    (change(LABELS, b"\x0a", 10), f"{LABELS}: label 10 at 2, allowed: 0 .. 9"),
+    (change(LABELS, b"\x0a", 10), f"{LABELS}: label 10 at 2: must be 0 .. 9"),
     (lambda folder: (folder / LABELS).unlink(), f"holds no {LABELS} or t10k-labels.idx1-ubyte"),
 ]
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from data_prep.kaldi import posteriors
+from data_prep.kaldi import evaluate
 from data_prep.kaldi.alignments import alignment_files, read_alignments
 from data_prep.kaldi.frame_scores import log_posteriors, window_starts
 from data_prep.kaldi.transition_model import find_model, read_transition_model
@@ -126,7 +126,7 @@ def test_features_are_the_shards_bit_for_bit(
     assert command("prep", "kaldi", *words, "--out", shards).returncode == 0
     run = train(tmp_path / "run", shards, 1)
     parser = ArgumentParser()
-    posteriors.add_arguments(parser)
+    evaluate.add_arguments(parser)
     arguments = parser.parse_args([str(run), "--feats", str(data), "--feats", str(data)])
     split = open_split(shards, "heldout")
     names = list(table(shards / "heldout.utt2spk"))
@@ -135,7 +135,7 @@ def test_features_are_the_shards_bit_for_bit(
         np.concatenate([r[name].map(p) for r, p in zip(split.regions, split.paths, strict=True)])
         for name in ("utterance", "start")
     )
-    with posteriors.scorer(arguments, load_trained(run, World.create())) as scorer:
+    with evaluate.scorer(arguments, load_trained(run, World.create())) as scorer:
         for window, number, first in zip(windows, utterance, start, strict=True):
             features = scorer.features(names[number], int(first) + T)
             assert torch.equal(features[first:], window)
@@ -213,13 +213,13 @@ def fails(done: Any, message: str, folder: Path) -> None:
     ("feats", "words", "message"),
     [
         ([], [], "--feats: missing"),
-        (["data"], ["--hop", "22"], "--hop: 22, allowed: 1 .. 21"),
-        (["data"], ["--prior-scale", "-1"], "--prior-scale: -1.0, allowed: 0 or more"),
+        (["data"], ["--hop", "22"], "--hop: 22: must be at most the 21 frames"),
+        (["data"], ["--prior-scale", "-1"], "--prior-scale: -1: must be at least 0"),
         (["data"], ["--json"], "--json: not with --posteriors"),
         (["data", "data"], [], "--feats: 2 given, the shards were packed from 1: "),
         (["none"], [], "none: no such folder"),
         (["data,delta-order=0"], [], "--feats: 13 features per frame, the network takes 39"),
-        (["data,delta-order=x"], [], "delta-order=x; allowed: "),
+        (["data,delta-order=x"], [], "delta-order=x; must be "),
         (["ali"], [], "feats.scp: cannot read it"),
     ],
 )
@@ -259,4 +259,4 @@ def test_shards_of_another_kind(
     shutil.copytree(corpus_once / "data", ivectors)
     (ivectors / "ivector_online.scp").touch()
     words = ("--feats", ivectors, "--posteriors", out / "a.ark")
-    fails(command("evaluate", run, *words), "allowed: a folder with feats.scp", out)
+    fails(command("evaluate", run, *words), "must be a folder with feats.scp", out)

@@ -59,7 +59,7 @@ def test_a_copy_is_known_by_its_name_where_no_table_says_so():
 
 
 def test_an_unknown_speaker_is_named():
-    with pytest.raises(UserError, match="'dan' has no utterances; allowed: ann, bob, cy, sp-ann"):
+    with pytest.raises(UserError, match="'dan' has no utterances; must be among ann, bob, cy"):
         named(["ann", "dan"], families(COPIES))
 
 

@@ -90,9 +90,9 @@ def test_options_of_the_stand_ins(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "say"),
     [
-        (["--synthetic", 0], "--synthetic: 0, allowed: 1 .."),
-        (["--synthetic", 5, "--samples-per-shard", 0], "--samples-per-shard: 0, allowed: 1 .."),
-        (["--synthetic", 5, "--seed", -1], "--seed: -1, allowed: 0 .."),
+        (["--synthetic", 0], "--synthetic: 0: must be a whole number, 1 .."),
+        (["--synthetic", 5, "--samples-per-shard", 0], "--samples-per-shard: 0: must be a whole"),
+        (["--synthetic", 5, "--seed", -1], "--seed: -1: must be a whole number, 0 .."),
         (["--synthetic", 2**40], "are free"),
     ],
 )

@@ -144,8 +144,8 @@ def test_every_kind_is_drawn(tmp_path, kind, command, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--sample", 9, "--split", "heldout"], "--sample: 9, allowed: 0 .. 8 in heldout"),
-        (["--sample", -1], "--sample: -1, allowed: 0 .. 49"),
+        (["--sample", 9, "--split", "heldout"], "--sample: 9: must be 0 .. 8 in heldout"),
+        (["--sample", -1], "--sample: -1: must be 0 .. 49"),
         (["--split", "test"], "no split 'test'; it has ['heldout', 'train']"),
         (["--out", "a.txt"], "--out a.txt: must end in one of"),
         (["--out", "none/a.png"], "--out none/a.png: No such file"),

@@ -29,18 +29,20 @@ from tests.warm.start import warm_python
 _START_SECONDS = 60.0
 # Once a rank has failed or ended: for those that fail too, or did not need it.
 GRACE_SECONDS = 3.0
+_STACK_SECONDS = 5.0  # for a rank to write where it is; on a busy machine
 _LINES, _WIDTH = 80, 200  # of the job's output
 
 
 class Rank:
-    """The connection to one rank: lines of JSON both ways."""
+    """The connection to one rank: lines of JSON both ways; and the file of its stacks."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, folder: Path) -> None:
         self.connection = connection
         self._buffer = b""
         connection.settimeout(_START_SECONDS)
         hello = next(self.messages(), None) or {"rank": -1, "pid": 0}
         self.number, self._pid = hello["rank"], hello["pid"]
+        self.stacks = folder / f"stacks.{self.number}"
 
     def tell(self, message: Any) -> None:
         """Sends it, unless the rank is gone, which is seen when its answer is read."""
@@ -59,9 +61,12 @@ class Rank:
             yield None
 
     def show_stack(self) -> None:
-        """The rank writes where each of its threads is to the job's output."""
+        """The rank writes where each of its threads is."""
+        end = time.monotonic() + _STACK_SECONDS
         with suppress(OSError):
             os.kill(self._pid, signal.SIGUSR1)
+            while not self.stacks.stat().st_size and time.monotonic() < end:
+                time.sleep(0.05)
 
 
 @dataclass
@@ -140,7 +145,7 @@ class Group:
             listening.settimeout(0.2)
             while len(self._members) < self._ranks:
                 try:
-                    self._members.append(Rank(listening.accept()[0]))
+                    self._members.append(Rank(listening.accept()[0], self._folder))
                 except TimeoutError:
                     if self._job.poll() is not None or time.monotonic() > end:
                         return f"{len(self._members)} of {self._ranks} ranks started"
@@ -186,16 +191,17 @@ class Group:
         for rank in self._members:
             rank.tell(None)
         if now:
-            time.sleep(0.3)  # for stacks to be written
             self._job.terminate()
         try:
             self._job.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._job.kill()
             self._job.wait()
+        files = [self._folder / "output", *(rank.stacks for rank in self._members)]
         for rank in self._members:
             rank.connection.close()
-        said = (self._folder / "output").read_text(errors="replace").splitlines()
+        texts = [file.read_text(errors="replace") for file in files if file.exists()]
+        said = [line for text in texts for line in text.splitlines()]
         shutil.rmtree(self._folder)
         self._folder = None
         return "\n".join(line[:_WIDTH] for line in said[-_LINES:])

@@ -31,7 +31,7 @@ def test_a_lock_reaches_other_nodes(nodes: World, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_one_node_is_refused(nodes: World, tmp_path: Path) -> None:
-    with pytest.raises(AgreedError, match=r"not seen from .*; allowed: a folder that all nodes"):
+    with pytest.raises(AgreedError, match=r"not seen from .*; must be a folder that all nodes"):
         reaches_all_nodes(tmp_path / str(nodes.rank) / ".lock", nodes)
 
 

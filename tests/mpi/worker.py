@@ -60,15 +60,19 @@ class Told:
 
 
 if __name__ == "__main__":
-    OUTPUT = os.fdopen(os.dup(2), "w")
+    # A file of this rank alone: mpirun may end before it has passed on what a dying rank says.
+    rank = os.environ["OMPI_COMM_WORLD_RANK"]
+    OUTPUT = open(os.path.join(os.path.dirname(sys.argv[1]), f"stacks.{rank}"), "w")  # noqa: SIM115
+    faulthandler.enable(file=OUTPUT)
     # By which the session outside asks a rank that hangs where it is.
-    # To the job's output, not to what pytest captures of a test.
     faulthandler.register(signal.SIGUSR1, file=OUTPUT, all_threads=True)
     words = [
         "-o",
         "addopts=--import-mode=importlib",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:faulthandler",  # it would take this rank's file from it
         "-p",
         "no:terminal",
         "tests/mpi",

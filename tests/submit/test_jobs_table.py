@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from hpcddl.run.state import RunState, read_state
+from hpcddl.submit.job import Job
 from hpcddl.submit.jobs import table
-from hpcddl.submit.written import Submitted
+from hpcddl.submit.written import FILE, Submitted, read_down, write_down
 
 
 def write_run(folder: Path, *epochs: float, more: str = "", **summary: bool) -> Path:
@@ -137,6 +138,22 @@ def test_a_submission_is_written_down_and_shown(
         ["42", "report", "CANCELLED"],
     ]
     assert len(command("jobs", "42").stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize("torn", ['{"job": "4', "{}", "[1]", "\ufffd"])
+def test_a_torn_line_costs_no_other(
+    torn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a full disk leaves it: it is left out with a warning, and the next begins a line."""
+    monkeypatch.chdir(tmp_path)
+    Path("slurm").mkdir()
+    job = Job("train", "a", ("--output=slurm/%x-%j.out",), ())
+    write_down(job, "1", [])
+    with open(FILE, "a") as file:
+        file.write(torn)
+    write_down(job, "2", [])
+    assert [line.job for line in read_down()] == ["1", "2"]
+    assert capsys.readouterr().err.endswith("slurm/jobs.jsonl: line 2 is torn; left out\n")
 
 
 def test_without_slurm_nothing_is_written_down(

@@ -42,7 +42,7 @@ def test_command_lines(name: str, command) -> None:
         ("swb300.dpgsd", "recipe 'swb300.dpgsd': must be a YAML file or one of"),
         ("swb300.dpsgd epoch=3", "epoch"),
         ("--nodes 3 swb300.dpsgd", "global_batch=2048: must be a multiple of the 24 learners"),
-        ("--nodes 0 swb300.dpsgd", "--nodes: 0, allowed: at least 1"),
+        ("--nodes 0 swb300.dpsgd", "--nodes: 0: must be a whole number, at least 1"),
         ("--site nowhere mini.ssgd", "--site nowhere: must be a file"),
         ("--array 3 mini.ssgd", "--array 3: only for prep and sweeps"),
         ("--array 0-30 mini.table4", "--array 0-30: must be such as"),
