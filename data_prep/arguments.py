@@ -1,4 +1,4 @@
-"""The options that all `hpcddl prep` commands but Kaldi's have in common."""
+"""The options that all `hpcddl prep` commands except Kaldi's have in common."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add_common(
 
 
 def add_classes(parser: argparse.ArgumentParser, default: int, **allowed: Any) -> None:
-    """Declares the number of classes of a stand-in that has the choice; `allowed` says which."""
+    """Declares the number of classes of a --synthetic set; `allowed` says which are possible."""
     parser.add_argument(
         "--classes", help=f"only with --synthetic; {default} if not given", **allowed
     )

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the set, or its stand-in."""
+    """Packs the set, or with --synthetic a generated one."""
     read = _read if arguments.synthetic is None else _synthetic
     return pack(arguments, "hpcddl prep digits", read)
 

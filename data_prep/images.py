@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the images, or their stand-in."""
+    """Packs the images, or with --synthetic generated ones."""
     read = _read if arguments.synthetic is None else _synthetic
     return pack(arguments, "hpcddl prep images", read)
 

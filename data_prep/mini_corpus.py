@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the corpus in one piece."""
+    """Writes the corpus, completely or not at all."""
     if arguments.utterances < arguments.speakers:
         raise UserError(
             f"--utterances: {arguments.utterances}: must be at least --speakers "
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def write_corpus(speech: Speech, folder: Path, final: Path) -> None:
-    """Writes into `folder`; the paths inside say `final`, absolute as Kaldi's are."""
+    """Writes the corpus to `folder`; the paths in its files begin with `final`, absolute."""
     data, alignments = folder / "data", folder / "ali"
     data.mkdir()
     alignments.mkdir()

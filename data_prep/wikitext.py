@@ -1,6 +1,6 @@
 """`hpcddl prep wikitext`: WikiText-2 and its like, word level, as one stream of words per split.
 
-A line's words are what white space parts; `<eos>` follows the last one of every line, empty lines
+Words are separated by white space; `<eos>` follows the last word of every line, empty lines
 included. The vocabulary is that of the training split, in order of first appearance.
 """
 
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the text, or its stand-in."""
+    """Packs the text, or with --synthetic a generated one."""
     read = _read if arguments.synthetic is None else _synthetic
     if arguments.train is None and (arguments.heldout or arguments.test):
         raise UserError("--heldout, --test: allowed only with --train FILE")
@@ -165,7 +165,7 @@ def _synthetic(arguments: argparse.Namespace) -> SampleSet:
 
 
 def _chains(samples: dict[str, int], seed: int) -> Iterator[Block]:
-    """Words that mostly follow one another by number, from starts as unequal as Zipf's."""
+    """Generates words that mostly follow each other by number, from starts drawn by Zipf's law."""
     for number, (split, count) in enumerate(samples.items()):
         random = np.random.default_rng([seed, number])
         for begin in range(0, count, _BLOCK):

@@ -1,4 +1,4 @@
-"""`hpcddl evaluate`, and with --posteriors the scores that Kaldi's decoders take."""
+"""`hpcddl evaluate`; with --posteriors it writes scores for Kaldi's decoders."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def scorer(arguments: argparse.Namespace, trained: Trained) -> Scorer:
-    """What scores the folders that the options name, as the run's shards were made.
+    """Makes the scorer of the folders that the options name, with the run's packing options.
 
     Raises UserError for a run that was not trained on speech packed from Kaldi, or bad options.
     """

@@ -124,7 +124,7 @@ def _add_steps(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs, then says what was packed and what was not."""
+    """Packs, then prints what was packed and what was skipped."""
     began = time.monotonic()
     job = _job(arguments.job)
     packing = packer(arguments)

@@ -1,4 +1,4 @@
-"""`hpcddl analyze curvature`: how sharp, and how far from convex, the loss is where runs are."""
+"""`hpcddl analyze curvature`: how sharp, and how far from convex, the loss is at solutions."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes and says what came out."""
+    """Computes the curvatures; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
         return _run(arguments, world)

@@ -1,4 +1,4 @@
-"""`hpcddl analyze interpolate`: what lies between two minima, and beyond them."""
+"""`hpcddl analyze interpolate`: the loss between two minima, and beyond them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes and says what came out."""
+    """Computes the line; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
         return _run(arguments, world)
@@ -111,7 +111,7 @@ def _columns(found: Losses, line: Line) -> np.ndarray:
 
 
 def _table(found: Losses, line: Line) -> str:
-    """Both ends, the middle, and what was measured below."""
+    """A row for both ends and the middle; below, what was measured."""
     rows = _columns(found, line)
     chosen = sorted({int(np.abs(line.at - t).argmin()) for t in (line.begin, 0, 0.5, 1, line.end)})
     lines = [[f"{value:.4f}" for value in rows[i]] for i in chosen]

@@ -1,4 +1,4 @@
-"""`hpcddl analyze landscape`: how sharp the minima are that runs came to."""
+"""`hpcddl analyze landscape`: how sharp the minima are that runs have found."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes and says what came out."""
+    """Computes the landscapes; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
         return _run(arguments, world)
@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
 
 
 def distinct_names(runs: Sequence[Path]) -> list[str]:
-    """The folders' names, with those of parents where two runs' are the same.
+    """Names the runs by their folders, with parent folders where two names are the same.
 
     Raises:
         UserError: a run is given twice.

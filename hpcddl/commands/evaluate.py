@@ -1,4 +1,4 @@
-"""`hpcddl evaluate`: held-out loss and accuracy of the network that a run came to."""
+"""`hpcddl evaluate`: held-out loss and accuracy of a run's trained network."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def evaluation(trained: Trained) -> dict[str, Any]:
-    """What the run's own evaluation at this checkpoint found, and more. Collective.
+    """Repeats the run's own evaluation at this checkpoint, and adds to it. Collective.
 
     JSON has no NaN and no infinity: null stands for both.
     """

@@ -1,4 +1,4 @@
-"""`hpcddl export`: the network that a run came to, as one file that needs no run directory."""
+"""`hpcddl export`: a run's trained network as one file that needs no run directory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes."""
+    """Exports the network; rank 0 writes the file."""
     world = World.create()
     with world.failing_together():
         chosen = world.together(lambda: _format(arguments))
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def export(trained: Trained, path: Path, name: str) -> None:
-    """Writes the network to `path` in the format `name` if the file gives its scores again.
+    """Writes the network to `path` in the format `name`, if the file reproduces its scores.
 
     Raises:
         UserError: it does not, the format's package is missing, or the file cannot be written.
@@ -95,7 +95,7 @@ def export(trained: Trained, path: Path, name: str) -> None:
 
 
 def rebuild(path: Path) -> nn.Module:
-    """The network in a safetensors file, in evaluation mode, by its metadata.
+    """Rebuilds the network in a safetensors file from its metadata, in evaluation mode.
 
     Raises:
         UserError: the safetensors package is missing.

@@ -1,4 +1,4 @@
-"""`hpcddl recipes`: the commands for the papers' tables and figures, and what trains by name."""
+"""`hpcddl recipes`: lists the papers' tables and figures, and the packaged recipes."""
 
 import argparse
 from pathlib import Path
@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the lists, one table or recipe, or where its picture is.
+    """Prints the lists, or one table or recipe, or the path of the picture drawn.
 
     Raises:
-        UserError: no such table or recipe; a picture of none.
+        UserError: no such table or recipe; --plot without a recipe.
     """
     if arguments.plot:
         if not arguments.name:

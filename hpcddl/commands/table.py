@@ -1,4 +1,4 @@
-"""The commands of `hpcddl`, and how one of them is called."""
+"""The table of the commands of `hpcddl`, and the call of one of them."""
 
 import argparse
 import importlib
@@ -71,10 +71,10 @@ COMMANDS = {
 
 
 def call(name: str, words: Sequence[str]) -> int:
-    """Imports the command `name`, and nothing of others, and runs it; its exit status.
+    """Imports only the command `name` and runs it; returns its exit status.
 
     Raises:
-        UserError: the words are not what it takes, or what it says of its input.
+        UserError: the words are not valid for it, or the command raises it.
     """
     module = importlib.import_module(COMMANDS[name][0])
     parser = _Parser(prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -85,7 +85,7 @@ def call(name: str, words: Sequence[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, like all others."""
+    """An argument parser that raises its errors as UserError: one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")

@@ -1,4 +1,4 @@
-"""`hpcddl train`: from a recipe and a launcher's ranks to a finished run directory."""
+"""`hpcddl train`: trains a recipe on the ranks of a launcher, into a run directory."""
 
 import argparse
 import time
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the run ended by itself, diverged or not; 1 after a smoke that did not.
+    """Trains; exit status 0 if the run ended by itself, diverged or not.
 
-    75 when SIGUSR2 or SIGTERM has stopped it, with a checkpoint.
+    1 after a --smoke that failed; 75 if SIGUSR2 or SIGTERM stopped the run with a checkpoint.
     """
     began = time.time()
     a = arguments
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def default_folder(recipe: str) -> Path:
-    """runs/NAME of a packaged recipe (whose name has dots in it) or of a YAML file."""
+    """Returns runs/NAME for a packaged recipe (whose name has dots in it) or a YAML file."""
     return Path("runs") / name_of(recipe)
 
 

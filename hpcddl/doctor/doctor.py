@@ -1,4 +1,4 @@
-"""`hpcddl doctor`: what is installed, how the ranks are launched, and what mends it."""
+"""`hpcddl doctor`: checks the installation and the launch, and says how to fix faults."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0, or 1 after a fault."""
+    """Prints the report; exit status 0, or 1 after a fault."""
     job = gather(arguments.out, arguments.patience)
     findings = examine(job)
     verdict = worst(findings.values()).verdict
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def gather(folder: Path, patience_seconds: float) -> Job:
-    """The facts of all ranks, on every rank. Collective."""
+    """Gathers the facts of all ranks on every rank. Collective."""
     own = Rank(
         host=os.uname().nodename,
         promised=promised_size(os.environ),
@@ -82,10 +82,10 @@ def gather(folder: Path, patience_seconds: float) -> Job:
 
 @contextmanager
 def _at_most(seconds: float, host: str) -> Iterator[None]:
-    """Ends the process, saying why, if what is inside takes longer.
+    """Ends the process with a message if the code inside takes longer.
 
-    The first message between two nodes hangs for ever where MPI picks an interface that does not
-    connect them, and a rank in a collective hears no signal.
+    The first message between two nodes hangs for ever if MPI chose an interface that does not
+    connect them, and Python handles no signal while a rank is inside a collective.
     """
 
     def give_up() -> None:
@@ -108,7 +108,7 @@ def _at_most(seconds: float, host: str) -> Iterator[None]:
 
 
 def lines(job: Job, findings: Mapping[str, Finding]) -> list[str]:
-    """Versions, then one line per check, each fault and warning with its mend below."""
+    """Versions, then one line per check; each fault and warning with its fix below."""
     versions = ", ".join(f"{name} {text}" for name, text in job.first.software.versions.items())
     width = max(map(len, findings))
     text = [versions]

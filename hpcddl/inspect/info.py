@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints."""
+    """Prints what the set holds."""
     facts = describe(arguments.path)
     print(json.dumps(facts) if arguments.json else _text(facts))
     return 0

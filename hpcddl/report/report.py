@@ -1,4 +1,4 @@
-"""`hpcddl report`: one page about runs, ended or not, for the screen, for paper and for a phone."""
+"""`hpcddl report`: one page about finished and unfinished runs, for screen and paper."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the page last, so that it is there when all of it is."""
+    """Writes the page and its files; the page is written last."""
     folders = _begun(arguments.runs) if arguments.begun else arguments.runs
     runs = [read_run(folder, unfinished=True) for folder in folders]
     for name, count in Counter(names(runs)).items():
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _begun(folders: Sequence[Path]) -> list[Path]:
-    """Those with a log.
+    """Keeps the runs that have begun, which is that they have a log.
 
     Raises:
         UserError: none has one.
@@ -72,7 +72,7 @@ def _begun(folders: Sequence[Path]) -> list[Path]:
 
 
 def write_page(runs: Sequence[Run], target: Target | None, out: Path, now: float) -> None:
-    """index.html in `out`, figures/*.pdf and *.csv beside it, in the place of an earlier report's.
+    """Writes index.html, figures/*.pdf and *.csv to `out`; replaces those of an earlier report.
 
     Raises:
         UserError: the folder cannot be written.
@@ -114,7 +114,7 @@ def write_page(runs: Sequence[Run], target: Target | None, out: Path, now: float
 
 
 def _solutions(runs: Sequence[Run]) -> list[Picture]:
-    """What was analysed, if anything."""
+    """Draws the results of analyses, if there are any."""
     folders = {run.folder / "analysis" for run in runs}
     folders |= {run.folder.parent / what for run in runs for what in ("landscape", "curvature")}
     if not any(folder.is_dir() for folder in folders):
