@@ -1,19 +1,19 @@
-"""`hpcddl bench prep`: packing against Kaldi's own reader merely decoding the same files."""
+"""`hpcddl bench prep`: packing against Kaldi's own reader merely decoding the same files.
 
-from __future__ import annotations
+Writes a corpus of compressed features in Kaldi's format and measures, in turns, kaldi_native_io
+decoding all features, reading the alignments as pdf-ids, and packing with CMVN and deltas: in this
+process on one core, and by one and two processes.
+
+example: hpcddl bench prep --dim 40 --mib 200 --json
+"""
 
 import argparse
 import gzip
 import importlib.util
 import io
-import json
 import multiprocessing
 import os
-import platform
 import shutil
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from data_prep.kaldi.write import (
     write_double,
     write_ids,
 )
+from hpcddl.bench import benchmark as bench
+from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 
 _PHONES, _STATES = 40, 3
@@ -40,104 +42,104 @@ _ALIGNMENT_FILES = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl bench prep`."""
-    parser.description = (
-        "Write a corpus of compressed features in Kaldi's format and measure, in turns, "
-        "kaldi_native_io decoding all features, reading the alignments as pdf-ids, and packing "
-        "with CMVN and deltas: in this process on one core, and by one and two processes."
-    )
-    parser.epilog = "example: hpcddl bench prep --dim 40 --mib 200 --json"
-    add = parser.add_argument
-    add("--dim", type=int, default=40, help="features per frame, before deltas")
-    add("--mib", type=int, default=100, help="MiB of compressed features in the corpus")
-    add("--repeats", type=int, default=3, help="repeats of each measurement; the best counts")
+    add, one = bench.describe(parser, __doc__), at_least(1)
+    add("--dim", type=one, default=40, help="features per frame, before deltas")
+    add("--mib", type=one, default=100, help="MiB of compressed features in the corpus")
+    add("--repeats", type=one, default=3, help="repeats of each measurement; the best counts")
     add("--dir", type=Path, help="where to put the temporary files, if not in $TMPDIR")
     add("--corpus", type=Path, help="only write the corpus there, and keep it")
-    add("--json", action="store_true", help="one JSON object instead of text")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures and prints."""
-    for name, low in (("dim", 1), ("mib", 1), ("repeats", 1)):
-        if getattr(arguments, name) < low:
-            raise UserError(f"--{name}: {getattr(arguments, name)}, allowed: at least {low}")
-    size = arguments.mib << 20
-    if arguments.corpus is not None:
-        try:
-            arguments.corpus.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"--corpus: {arguments.corpus}: {error.strerror}") from None
-        frames = write_corpus(arguments.corpus, arguments.dim, size)
-        print(f"{arguments.corpus}: {frames} frames of {arguments.dim} features")
-        return 0
-    if importlib.util.find_spec("kaldi_native_io") is None:
-        raise UserError("bench prep: compares with kaldi_native_io: pip install kaldi_native_io")
-    torch.set_num_threads(1)
+    """Writes the corpus and no more, or measures and prints."""
+    corpus = arguments.corpus
+    del arguments.corpus
+    if corpus is None:
+        return bench.command(measure, as_text)(arguments)
     try:
-        with tempfile.TemporaryDirectory(prefix="hpcddl-bench-", dir=arguments.dir) as folder:
-            result = measure(Path(folder), arguments.dim, size, arguments.repeats)
+        corpus.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"--dir: {arguments.dir}: {error.strerror}") from None
-    if arguments.json:
-        print(json.dumps(result))
-        return 0
-    print(
-        f"{result['frames']:,} frames of {arguments.dim} features, {result['cores']} cores, "
-        f"{result['machine']}"
-    )
-    print(f"kaldi_native_io decodes {result['decode_frames_per_second'] / 1e6:8.1f} M frames/s")
-    print(
-        f"packing on one core     {result['pack_frames_per_second'] / 1e6:8.1f} M frames/s: "
-        f"{result['pack/decode']:.2f} of it"
-    )
-    print(
-        f"writing as many bytes   {result['write_frames_per_second'] / 1e6:8.1f} M frames/s: "
-        f"{result['write/decode']:.2f} of it, the most that packing can be on this disk"
-    )
-    print(f"alignments to pdf-ids   {result['alignment_frames_per_second'] / 1e6:8.1f} M frames/s")
-    print(f"two processes           {result['two/one']:8.2f} times one")
+        raise UserError(f"--corpus: {corpus}: {error.strerror}") from None
+    frames = write_corpus(corpus, arguments.dim, arguments.mib << 20)
+    print(f"{corpus}: {frames} frames of {arguments.dim} features")
     return 0
 
 
-def measure(folder: Path, dimension: int, size: int, repeats: int) -> dict[str, Any]:
-    """The best of some repeats each, as rates and ratios.
+def measure(*, dim: int, mib: int, repeats: int, dir: Path | None) -> bench.Result:
+    """Takes the best of some repeats each, as rates and ratios.
 
     `write/decode` writes and syncs as many bytes as the set has. `pack/decode` is one process on
     one core, from the first pass over the alignments to a finished set, against Kaldi's reader
     going through the same feats.scp. `two/one` compares two processes packing half each with one
     packing all; plan and start-up, which do not divide, are left out.
     """
-    corpus = folder / "corpus"
-    corpus.mkdir()
-    frames = write_corpus(corpus, dimension, size)
-    tasks: dict[str, Callable[[], None]] = {
-        "decode": lambda: _decode(corpus / "data" / "feats.scp"),
-        "alignment": lambda: _align(corpus / "ali"),
-        "write": lambda: _write(folder / "set", frames * (2 * 3 * dimension + 4)),
-        "pack": lambda: _pack(corpus, folder),
-        "one": lambda: _in_processes(corpus, folder, 1),
-        "two": lambda: _in_processes(corpus, folder, 2),
-    }
-    seconds = dict.fromkeys(tasks, float("inf"))
-    for _ in range(repeats):
-        for name, task in tasks.items():
+    if importlib.util.find_spec("kaldi_native_io") is None:
+        raise UserError("bench prep: compares with kaldi_native_io: pip install kaldi_native_io")
+    torch.set_num_threads(1)
+    with bench.temporary_folder(dir) as folder:
+        corpus = folder / "corpus"
+        corpus.mkdir()
+        frames = write_corpus(corpus, dim, mib << 20)
+        tasks: dict[str, bench.Work] = {
+            "decode": lambda: _decode(corpus / "data" / "feats.scp"),
+            "alignment": lambda: _align(corpus / "ali"),
+            "write": lambda: _write(folder / "set", frames * (2 * 3 * dim + 4)),
+            "pack": lambda: _packer(corpus, folder).everything(),
+            "one": lambda: _in_processes(corpus, folder, 1),
+            "two": lambda: _in_processes(corpus, folder, 2),
+        }
+
+        def turn(name: str) -> float:
             if name in ("one", "two"):
                 _packer(corpus, folder).plan()
-            began = time.perf_counter()
-            task()
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+            spent = bench.seconds(tasks[name])
             for path in folder.glob("*set*"):
                 shutil.rmtree(path)
+            return spent
+
+        best = bench.best(bench.in_turns({name: name for name in tasks}, repeats, turn, warm=0))
     return {
-        "dimension": dimension,
+        "dimension": dim,
         "frames": frames,
         "repeats": repeats,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
-        "machine": platform.node(),
-        **{f"{name}_frames_per_second": frames / value for name, value in seconds.items()},
-        "pack/decode": seconds["decode"] / seconds["pack"],
-        "write/decode": seconds["decode"] / seconds["write"],
-        "two/one": seconds["one"] / seconds["two"],
+        **bench.machine(),
+        **{f"{name}_frames_per_second": frames / value for name, value in best.items()},
+        "pack/decode": best["decode"] / best["pack"],
+        "write/decode": best["decode"] / best["write"],
+        "two/one": best["one"] / best["two"],
     }
+
+
+def as_text(result: bench.Result) -> str:
+    """Lays out a row per task, with its speed in that of others."""
+    labels = {
+        "decode": "kaldi_native_io decodes",
+        "pack": "packing on one core",
+        "write": "writing as many bytes",
+        "alignment": "alignments to pdf-ids",
+        "one": "one process",
+        "two": "two processes",
+    }
+    rows = {
+        label: {
+            "rate": result[f"{name}_frames_per_second"],
+            "decode": result.get(f"{name}/decode"),
+            "one": result.get(f"{name}/one"),
+        }
+        for name, label in labels.items()
+    }
+    columns = [
+        bench.Column("M frames/s", "rate", ".1f", 1e6),
+        bench.Column("of decoding", "decode", ".2f"),
+        bench.Column("of one process", "one", ".2f"),
+    ]
+    lines = [
+        f"{result['frames']:,} frames of {result['dimension']} features, {result['cores']} cores, "
+        f"{result['machine']}",
+        *bench.table(rows, columns),
+        "writing as many bytes is the most that packing can be on this disk",
+    ]
+    return "\n".join(lines)
 
 
 def _write(path: Path, size: int) -> None:
@@ -156,10 +158,6 @@ def _packer(corpus: Path, folder: Path) -> Packer:
     words = ["--data", corpus / "data", "--ali", corpus / "ali", "--out", folder / "set"]
     # Small shards, so that two jobs have equally much.
     return kaldi.packer(parser.parse_args([*map(str, words), "--windows-per-shard", "16384"]))
-
-
-def _pack(corpus: Path, folder: Path) -> None:
-    _packer(corpus, folder).everything()
 
 
 def _in_processes(corpus: Path, folder: Path, jobs: int) -> None:

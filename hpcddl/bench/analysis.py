@@ -1,19 +1,22 @@
-"""`hpcddl bench analysis`: what curvature, landscapes and live diagnostics cost."""
+"""`hpcddl bench analysis`: what curvature, landscapes and live diagnostics cost.
 
-from __future__ import annotations
+On random samples, of ResNet-20 and of a bi-LSTM of 2 x 256 cells and 1000 classes: a Hessian-vector
+product in gradients, with the gradient's graph kept and without; how many times as fast all ranks
+make ResNet-20's landscape as one does; what the diagnostics of a DPSGD update take beside their
+gradients.
+
+example: mpirun -np 2 --bind-to none hpcddl bench analysis
+"""
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from math import inf
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +26,11 @@ from torch import Tensor, nn
 from hpcddl.analysis.directions import random_direction
 from hpcddl.analysis.points import values_at
 from hpcddl.analysis.sample_loss import draw_sample, loss_and_error
-from hpcddl.bench.timing import interleaved, slowest
+from hpcddl.bench import benchmark as bench
+from hpcddl.bench.inputs import IMAGES, random_images, random_windows
 from hpcddl.cluster.world import World
-from hpcddl.common.bounds import check_least
+from hpcddl.common.bounds import at_least
 from hpcddl.common.flat import FlatWeights
-from hpcddl.common.table import aligned
 from hpcddl.data import shard_set
 from hpcddl.data.known import KNOWN
 from hpcddl.data.network_input import network_input
@@ -43,128 +46,110 @@ from hpcddl.training.hessian import Hessian
 from hpcddl.training.overall import OverallLoss
 
 CLASSES = 1000  # of the bi-LSTM
-DATA = {"resnet20": KNOWN["cifar10"], "bilstm": replace(KNOWN["swb300"], classes=CLASSES)}
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "resnet20": lambda: resnet20(DATA["resnet20"].shape, DATA["resnet20"].classes),
-    "bilstm": lambda: bilstm(DATA["bilstm"].shape, CLASSES, layers=2, cells=256),
+CONTENTS = {"resnet20": IMAGES, "bilstm": replace(KNOWN["swb300"], classes=CLASSES)}
+BATCHES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "resnet20": random_images,
+    "bilstm": partial(random_windows, classes=CLASSES),
+}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet20": resnet20,
+    "bilstm": partial(bilstm, layers=2, cells=256),
 }
 TARGETS = {"resnet20": 3, "bilstm": 10}  # gradients per product, at most
 LANDSCAPE_TARGET, DIAGNOSTICS_TARGET = 0.9, 5.0  # of n ranks; per cent, at most
 SCALE = 0.1  # of the landscape
 RATE = 1e-3
-_LOWEST = {"batch": 2, "samples": 1, "points": 1, "rounds": 1}  # 2: batch norm's
+COLUMNS = (
+    bench.Column("gradient ms", "gradient_seconds", ".1f", 1e-3),
+    bench.Column("product, graph kept", "kept", ".2f"),
+    bench.Column("made anew", "anew", ".2f"),
+    bench.Column("target <=", "target", ".0f"),
+    bench.Column("diagnostics ms", "gradients_seconds", ".0f", 1e-3),
+    bench.Column("all else %", "own_percent", ".1f"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl bench analysis`."""
-    parser.description = (
-        f"On random samples, of ResNet-20 and of a bi-LSTM of 2 x 256 cells and {CLASSES} classes: "
-        "a Hessian-vector product in gradients, with the gradient's graph kept and without; how "
-        "many times as fast all ranks make ResNet-20's landscape as one does; what the diagnostics "
-        "of a DPSGD update take beside their gradients."
-    )
-    parser.epilog = "example: mpirun -np 2 --bind-to none hpcddl bench analysis"
-    add = parser.add_argument
-    add("--batch", type=int, default=16, help="samples at once")
-    add("--samples", type=int, default=1024, help="of the landscape, and of the probe set")
-    add("--points", type=int, default=4, help="of the landscape, per rank")
-    add("--rounds", type=int, default=5, help="turns of each")
-    add("--json", action="store_true", help="one JSON object instead of text")
+    add, one = bench.describe(parser, __doc__), at_least(1)
+    add("--batch", type=at_least(2), default=16, help="samples at once")  # 2: batch norm's
+    add("--samples", type=one, default=1024, help="of the landscape, and of the probe set")
+    add("--points", type=one, default=4, help="of the landscape, per rank")
+    add("--rounds", type=one, default=5, help="turns of each")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Measures and prints on rank 0."""
-    world = World.create()
-    a = arguments
-    with world.failing_together(), tempfile.TemporaryDirectory() as own:
-        world.together(lambda: check_least(a, _LOWEST))
-        folder = Path(own)  # each rank's
-        data = {name: _stand_in(folder / name, name, a.samples) for name in DATA}
-        result = {
-            "machine": platform.node(),
-            "cores": len(os.sched_getaffinity(0)),
+def measure(world: World, *, batch: int, samples: int, points: int, rounds: int) -> bench.Result:
+    """Measures products, landscape and diagnostics; each rank has its own data."""
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(own)
+        data = {}
+        for name, contents in CONTENTS.items():
+            write_stand_in(folder / name, contents, {"train": samples, "heldout": 1})
+            data[name] = shard_set(path=str(folder / name))[0]
+        return {
+            **bench.machine(),
             "ranks": world.size,
-            "batch": a.batch,
-            "samples": a.samples,
-            "products": {
-                name: products(_model(name, world), data[name], a.batch, a.rounds, world)
-                for name in MODELS
-            },
-            "landscape": landscape(data["resnet20"], a.points, a.batch, a.rounds, world, folder),
+            "batch": batch,
+            "samples": samples,
+            "products": {name: products(name, batch, rounds, world) for name in MODELS},
+            "landscape": landscape(data["resnet20"], points, batch, rounds, world, folder),
             "diagnostics": {
-                name: diagnostics(_model(name, world), data[name], a.batch, a.rounds, world)
-                for name in MODELS
+                name: diagnostics(name, data[name], batch, rounds, world) for name in MODELS
             },
         }
-    if world.rank == 0:
-        print(json.dumps(result) if a.json else as_text(result))
-    return 0
 
 
-def products(
-    model: nn.Module, data: Shards, batch: int, rounds: int, world: World
-) -> dict[str, float]:
-    """Best seconds of a gradient, and products in gradients; every rank is busy with the same.
+def products(name: str, batch: int, rounds: int, world: World) -> dict[str, float]:
+    """Takes the best seconds of a gradient, and products in gradients, on all ranks at once.
 
     Of two batches, whose graphs are both kept or both made anew.
     """
-    features, labels = _first(data, 2 * batch, world)
+    model = _model(name, world).eval()
+    features, labels = _batch(name, 2 * batch, world, seed=0)
     batches = list(zip(features.split(batch), labels.split(batch), strict=True))
-    model.eval()
     kept = Hessian(model, batches, 2 * batch, inf)
     anew = Hessian(model, batches, 2 * batch)
     vector = random_direction(model, 0, "none")
-    seconds = interleaved(
-        {
-            # .cpu() waits for the device.
-            "gradient": lambda _: anew.gradient().cpu(),
-            "kept": lambda _: kept(vector).cpu(),
-            "anew": lambda _: anew(vector).cpu(),
-        },
-        rounds,
-    )
-    gradient = seconds["gradient"]
-    return {
-        "gradient_seconds": gradient,
-        "kept": seconds["kept"] / gradient,
-        "anew": seconds["anew"] / gradient,
+    tasks = {
+        # .cpu() waits for the device.
+        "gradient": lambda: anew.gradient().cpu(),
+        "kept": lambda: kept(vector).cpu(),
+        "anew": lambda: anew(vector).cpu(),
     }
+    best = bench.best(bench.in_turns(tasks, rounds, bench.seconds))
+    gradient = best["gradient"]
+    ratios = {way: best[way] / gradient for way in ("kept", "anew")}
+    return {"gradient_seconds": gradient, **ratios}
 
 
 def landscape(
     data: Shards, points: int, batch: int, rounds: int, world: World, folder: Path
 ) -> dict[str, float]:
-    """Seconds per point of rank 0 alone, and how many times as fast all ranks are together."""
+    """Takes seconds per point of rank 0 alone, and how many times as fast all are together."""
     model = _model("resnet20", world).eval()
     sample = draw_sample(data, len(data), 0, world.device)
     weights = FlatWeights(model)
     centre = weights.read(weights.empty())
     along = random_direction(model, 0, "filter")
+    numbers = count()
 
     def value(number: int) -> tuple[float, float]:
         weights.write(centre.add(along, alpha=SCALE * number / points))
         return loss_and_error(model, sample, batch)
 
-    def made(among: World, count: int, kept: Path) -> None:
-        values_at(count, value, 2, kept, {}, among, "landscape")
+    def made(among: World, number_of_points: int) -> None:
+        kept = folder / f"{next(numbers)}.points"  # a new file, so that nothing is made already
+        values_at(number_of_points, value, 2, kept, {}, among, "landscape")
 
-    alone = replace(world, comm=MPI.COMM_SELF)
+    def single() -> None:
+        if world.rank == 0:
+            made(replace(world, comm=MPI.COMM_SELF), points)
 
-    def turn(number: int) -> tuple[float, float]:
-        def single() -> None:
-            if world.rank == 0:
-                made(alone, points, folder / f"{number}.one")
-
-        def shared() -> None:
-            made(world, points * world.size, folder / f"{number}.all")
-
-        return slowest(world.comm, single), slowest(world.comm, shared)
-
-    times = [turn(number) for number in range(rounds + 1)][1:]
-    # The first turn touches memory for the first time.
+    tasks = {"single": single, "shared": lambda: made(world, points * world.size)}
+    times = bench.in_turns(tasks, rounds, partial(bench.slowest, world.comm))
     return {
-        "seconds_per_point": median(single for single, _ in times) / points,
-        "speed_up": median(world.size * single / shared for single, shared in times),
+        "seconds_per_point": float(np.median(times["single"])) / points,
+        "speed_up": float(np.median(world.size * times["single"] / times["shared"])),
     }
 
 
@@ -183,7 +168,7 @@ class _Timed(Diagnostics):
 
 
 class _TimedLoss(OverallLoss):
-    """Likewise; the sum over the ranks is part of it."""
+    """Adds up the seconds of its gradients; the sum over the ranks is part of them."""
 
     seconds = 0.0
 
@@ -194,76 +179,66 @@ class _TimedLoss(OverallLoss):
         return found
 
 
-def diagnostics(
-    model: nn.Module, data: Shards, batch: int, rounds: int, world: World
-) -> dict[str, float]:
-    """Seconds of an update's extra gradients on the slowest rank, and of all else in per cent.
+def diagnostics(name: str, data: Shards, batch: int, rounds: int, world: World) -> dict[str, float]:
+    """Takes an update's seconds of extra gradients on the slowest rank, and all else in per cent.
 
     The probe set is `data`.
     """
-    inputs, labels = _first(data, batch, world, first=world.rank * batch)
+    model = _model(name, world)
+    inputs, labels = _batch(name, batch, world, seed=world.rank)
     inputs = network_input(inputs, torch.float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
     strategy = DPSGD(model, GradientStep(optimizer), world, 0)
     overall = _TimedLoss(data, 0, 0, batch, world)
     measuring = _Timed(strategy, model, overall, every=1, accumulate=1, second_order=False)
 
-    def gradients() -> float:
-        return measuring.seconds + overall.seconds
-
-    extra, own = [], []
-    for _ in range(rounds + 2):
-        before = gradients()
-        spent = slowest(world.comm, lambda: measuring.before(inputs, labels))
+    def update() -> list[float]:
+        before = measuring.seconds + overall.seconds
+        spent = bench.slowest(world.comm, lambda: measuring.before(inputs, labels))
         strategy.optimizer.zero_grad()
         strategy.before_forward()
         backward(model, inputs, labels, 1)
         strategy.update()
-        spent += slowest(world.comm, lambda: measuring.after(RATE))
-        extra.append(max(world.comm.allgather(gradients() - before)))
-        own.append(spent - extra[-1])
+        spent += bench.slowest(world.comm, lambda: measuring.after(RATE))
+        extra = max(world.comm.allgather(measuring.seconds + overall.seconds - before))
+        return [extra, spent - extra]
+
     # The first finds equal weights, which need fewer gradients; the next is the first of its kind.
+    extra, own = np.transpose([update() for _ in range(rounds + 2)][2:])
     return {
-        "gradients_seconds": median(extra[2:]),
-        "own_percent": 100 * median(o / e for o, e in zip(own[2:], extra[2:], strict=True)),
+        "gradients_seconds": float(np.median(extra)),
+        "own_percent": 100 * float(np.median(own / extra)),
     }
-
-
-def _stand_in(folder: Path, name: str, samples: int) -> Shards:
-    write_stand_in(folder, DATA[name], {"train": samples, "heldout": 1})
-    return shard_set(path=str(folder))[0]
 
 
 def _model(name: str, world: World) -> nn.Module:
     torch.manual_seed(0)
-    return MODELS[name]().to(world.device)
+    return MODELS[name](CONTENTS[name].shape, CONTENTS[name].classes).to(world.device)
 
 
-def _first(data: Shards, count: int, world: World, first: int = 0) -> tuple[Tensor, Tensor]:
-    """`count` samples from the `first` on, going round."""
-    features, labels = data.buffers(count)
-    data.gather((first + np.arange(count)) % len(data), features, labels)
+def _batch(name: str, count: int, world: World, seed: int) -> tuple[Tensor, Tensor]:
+    features, labels = BATCHES[name](count, seed=seed)
     return features.to(world.device), labels.to(world.device)
 
 
-def as_text(r: dict[str, Any]) -> str:
-    """What was measured, with what is aimed at."""
-    rows = [("", "gradient ms", "product, graph kept", "made anew", "target")]
-    for name, m in r["products"].items():
-        ratios = (f"{m[part]:.2f}" for part in ("kept", "anew"))
-        rows.append((name, f"{1e3 * m['gradient_seconds']:.1f}", *ratios, f"<= {TARGETS[name]}"))
+def as_text(r: bench.Result) -> str:
+    """Says what was measured, with what is aimed at."""
+    rows = {
+        name: {**product, **r["diagnostics"][name], "target": TARGETS[name]}
+        for name, product in r["products"].items()
+    }
     scape = r["landscape"]
-    aim = LANDSCAPE_TARGET * r["ranks"]
     lines = [
         f"{r['ranks']} ranks on {r['machine']} ({r['cores']} cores), batches of {r['batch']}, "
         f"{r['samples']} samples",
-        *aligned(rows, 1),
+        *bench.table(rows, COLUMNS),
+        "products are in gradients; diagnostics: ms of an update's extra gradients, and all else "
+        f"in % of that (target < {DIAGNOSTICS_TARGET:.0f} %)",
         f"landscape of resnet20: {scape['seconds_per_point']:.3f} s per point on one rank; all "
-        f"ranks {scape['speed_up']:.2f} times as fast (target >= {aim:.1f})",
+        f"ranks {scape['speed_up']:.2f} times as fast (target >= "
+        f"{LANDSCAPE_TARGET * r['ranks']:.1f})",
     ]
-    for name, m in r["diagnostics"].items():
-        lines.append(
-            f"diagnostics of {name}: {1e3 * m['gradients_seconds']:.0f} ms of gradients, and "
-            f"{m['own_percent']:.1f} % of that for all else (target < {DIAGNOSTICS_TARGET:.0f} %)"
-        )
     return "\n".join(lines)
+
+
+run = bench.command(measure, as_text, check=lambda ranks: None)

@@ -1,29 +1,31 @@
-"""`hpcddl bench network`: each strategy's step on emulated slow networks."""
+"""`hpcddl bench network`: each strategy's step on emulated slow networks.
 
-from __future__ import annotations
+Trains a bi-LSTM with each strategy on emulated networks between two nodes: links on which a message
+of all weights takes 0.8 and 1.6 times as long as forward and backward, by their bandwidth and by
+their latency, and a delay of every average over all learners (paper B fig. 19). Seconds per step of
+the slowest rank.
+
+example: mpirun -np 2 --bind-to none hpcddl bench network
+"""
 
 import argparse
 import copy
-import json
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn
-
-from hpcddl.bench.checks import check
-from hpcddl.bench.methods import ALONE, Build, ours, theirs
-from hpcddl.bench.timing import slowest
+from hpcddl.bench import benchmark as bench
+from hpcddl.bench.inputs import WINDOW, random_windows
+from hpcddl.bench.methods import ALONE, Build, nobody, ours
 from hpcddl.cluster.network import EmulatedNetwork, Link, Network
 from hpcddl.cluster.world import World
-from hpcddl.common.errors import UserError
+from hpcddl.common.bounds import at_least
 from hpcddl.common.progress import Progress
 from hpcddl.models.bilstm import bilstm
 from hpcddl.training.evaluate import classification_loss
 
 _PERIOD = 16  # steps from one average over all to the next, of those that have local steps
 METHODS: dict[str, tuple[Build, int]] = {  # and the steps of a whole period
-    ALONE: (theirs(lambda model, optimizer: (model, optimizer)), 1),
+    ALONE: (nobody, 1),
     "SSGD": (ours("ssgd", fusion_mib=64), 1),
     "DPSGD": (ours("dpsgd"), 1),
     "DPSGD, delayed": (ours("dpsgd", delayed=True), 1),
@@ -37,49 +39,27 @@ METHODS: dict[str, tuple[Build, int]] = {  # and the steps of a whole period
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `hpcddl bench network`."""
-    parser.description = (
-        "Train a bi-LSTM with each strategy on emulated networks between two nodes: links on which "
-        "a message of all weights takes 0.8 and 1.6 times as long as forward and backward, by "
-        "their bandwidth and by their latency, and a delay of every average over all learners "
-        "(paper B fig. 19). Seconds per step of the slowest rank."
+    """Declares the options of `hpcddl bench network`."""
+    add, one = bench.describe(parser, __doc__), at_least(1)
+    add("--classes", type=one, default=1000, help="classes of the network")
+    add("--cells", type=one, default=256, help="LSTM cells per layer and direction, 2 layers")
+    add("--batch", type=one, default=8, help="windows of 21 frames per learner")
+    add("--periods", type=one, default=3, help="of 16 steps where nothing is delayed for seconds")
+    add(
+        "--delays",
+        type=at_least(0.0),
+        nargs="+",
+        default=[1.0, 50.0],
+        help="seconds per global round",
     )
-    parser.epilog = "example: mpirun -np 2 --bind-to none hpcddl bench network"
-    add = parser.add_argument
-    add("--classes", type=int, default=1000, help="classes of the network")
-    add("--cells", type=int, default=256, help="LSTM cells per layer and direction, 2 layers")
-    add("--batch", type=int, default=8, help="windows of 21 frames per learner")
-    add("--periods", type=int, default=3, help="of 16 steps where nothing is delayed for seconds")
-    add("--delays", type=float, nargs="+", default=[1.0, 50.0], help="seconds per global round")
-    add("--json", action="store_true", help="one JSON object instead of text")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Measures and prints on rank 0."""
-    world = World.create()
-    a = arguments
-    with world.failing_together():
-        world.together(lambda: _check(world, a))
-        model = bilstm((21, 260), a.classes, layers=2, cells=a.cells)
-        result = measure(world, model, a.classes, a.batch, a.periods, a.delays)
-    if world.rank == 0:
-        print(json.dumps(result) if a.json else as_text(result))
-    return 0
-
-
-def _check(world: World, arguments: argparse.Namespace) -> None:
-    check("bench network", world, arguments, "classes", "cells", "batch", "periods")
-    if min(arguments.delays) < 0:
-        raise UserError(f"--delays: {min(arguments.delays):g}, allowed: at least 0")
 
 
 def measure(
-    world: World, model: nn.Module, classes: int, batch: int, periods: int, delays: list[float]
-) -> dict[str, Any]:
-    """Seconds per step of every method on every network, and of forward and backward alone."""
-    data = torch.Generator().manual_seed(world.rank)
-    features = torch.randn(batch, 21, 260, generator=data)
-    labels = torch.randint(classes, (batch, 21), generator=data)
+    world: World, *, classes: int, cells: int, batch: int, periods: int, delays: list[float]
+) -> bench.Result:
+    """Takes seconds per step of every method on every network, and of computing alone."""
+    model = bilstm(WINDOW, classes, layers=2, cells=cells)
+    features, labels = random_windows(batch, classes, seed=world.rank)
 
     def compute() -> None:
         for _ in range(_PERIOD):
@@ -87,7 +67,7 @@ def measure(
             classification_loss(model(features), labels).backward()
 
     # The best of several: the links must not be slower than what is to hide them.
-    alone = min(slowest(world.comm, compute) for _ in range(2 + periods)) / _PERIOD
+    alone = min(bench.slowest(world.comm, compute) for _ in range(2 + periods)) / _PERIOD
     nbytes = sum(p.nbytes for p in model.parameters())
     networks = {"as it is": _emulated(world, Link())}
     for share in (0.8, 1.6):
@@ -97,16 +77,6 @@ def measure(
     for delay in delays:
         networks[f"{delay:g} s a round"] = _emulated(world, Link(), delay)
 
-    def seconds_per_step(build: Build, emulated: World, steps: int) -> float:
-        method = build(copy.deepcopy(model), emulated)
-
-        def train() -> None:
-            for _ in range(steps):
-                method.iterate(features, labels)
-
-        with method.ready(world, features, labels):
-            return slowest(world.comm, train) / steps
-
     seconds: dict[str, dict[str, float]] = {name: {} for name in METHODS}
     count = len(METHODS) * len(networks)
     with Progress(count, "bench network", "runs", shown=world.rank == 0) as progress:
@@ -114,7 +84,8 @@ def measure(
             for name, (build, period) in METHODS.items():
                 # A delay of seconds dwarfs the step's own variation: one period shows it.
                 steps = period if network.endswith("round") else periods * _PERIOD
-                seconds[name][network] = seconds_per_step(build, emulated, steps)
+                method = build(copy.deepcopy(model), emulated)
+                seconds[name][network], *_ = method.turn(world, features, labels, steps)
                 progress.add()
     return {
         "ranks": world.size,
@@ -125,7 +96,7 @@ def measure(
 
 
 def _emulated(world: World, between: Link, round_delay_seconds: float = 0.0) -> World:
-    """Two nodes of half the learners each; inside a node nothing is added."""
+    """Makes two nodes of half the learners each; inside a node nothing is added."""
     half = world.size // 2
     node: Any = world.comm.Split(world.rank // half)
     nodes = [rank // half for rank in range(world.size)]
@@ -133,18 +104,15 @@ def _emulated(world: World, between: Link, round_delay_seconds: float = 0.0) -> 
     return replace(world, node=node, network=network)
 
 
-def as_text(r: dict[str, Any]) -> str:
-    """A row for each method, a column for each network; in milliseconds."""
-    table: dict[str, dict[str, float]] = r["seconds_per_step"]
-    networks = list(next(iter(table.values())))
-    width = max(map(len, table))
-    widths = [max(9, len(network)) for network in networks]
-    lines = [
+def as_text(r: bench.Result) -> str:
+    """Lays out a row for each method, a column for each network; in milliseconds."""
+    rows = r["seconds_per_step"]
+    networks = [bench.Column(name, name, ".1f", 1e-3) for name in rows[ALONE]]
+    head = (
         f"{r['ranks']} learners on 2 emulated nodes, {r['mib']:.1f} MiB of weights, forward and "
-        f"backward {1e3 * r['forward_backward_seconds']:.1f} ms; ms per step",
-        f"{'':{width}}  " + "  ".join(f"{n:>{w}}" for n, w in zip(networks, widths, strict=True)),
-    ]
-    for name, row in table.items():
-        cells = (f"{1e3 * row[n]:{w}.1f}" for n, w in zip(networks, widths, strict=True))
-        lines.append(f"{name:{width}}  " + "  ".join(cells))
-    return "\n".join(lines)
+        f"backward {1e3 * r['forward_backward_seconds']:.1f} ms; ms per step"
+    )
+    return "\n".join([head, *bench.table(rows, networks)])
+
+
+run = bench.command(measure, as_text, bench.even)

@@ -1,8 +1,6 @@
 """What agreeing is made of, each part against what memory or MPI can do at best."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +8,8 @@ import torch
 from mpi4py import MPI
 from torch import nn
 
-from hpcddl.bench.timing import slowest
+from hpcddl.bench import benchmark as bench
+from hpcddl.bench.inputs import pairs
 from hpcddl.cluster.world import World
 from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.average import Mean
@@ -25,21 +24,25 @@ DPSGD_PASSES = {
     "mix": 4,  # reads w, what was sent, what came; writes w
 }
 AVERAGE_PASSES = {"read": 2, "write_divided": 2}
+TEXT = """\
+{mib:.2f} MiB of weights, every rank busy; a pass over them: {pass_gb_per_second:.1f} GB/s
+  mean: {mean_to_allreduce_speed:.2f} of a bare in-place Allreduce's speed \
+({mean_ms:.1f} ms, bare {allreduce_ms:.1f} ms)
+  DPSGD's step but the transfer: {dpsgd_passes:.1f} passes; its code makes {dpsgd} \
+(send copy {read_ms:.1f}, optimizer {optimizer_ms:.1f}, mixing {mix_ms:.1f} ms)
+  local SGD's average but the transfer: {average_passes:.1f} passes; its code makes {average} \
+(reading {read_ms:.1f}, dividing into the weights {write_divided_ms:.1f} ms)
+  signs of float32 per core: packed at {encode_gb_per_second:.1f} GB/s, \
+unpacked at {decode_gb_per_second:.1f} GB/s"""
 
 
 def measure(world: World, model: nn.Module, rounds: int) -> dict[str, Any]:
-    """Medians over rounds of the slowest rank's seconds, every rank busy with the same.
+    """Takes medians over rounds of the slowest rank's seconds, every rank busy with the same.
 
     A pass is the time in which memory moves one vector (d,), at the better rate of a copy (two
     vectors) and of w <- w + a g (three).
     """
-    tasks = _tasks(world, model)
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds + 1):
-        for name, task in tasks.items():
-            seconds[name].append(slowest(world.comm, task))
-    # The first round touches buffers for the first time.
-    times = {name: np.array(values[1:]) for name, values in seconds.items()}
+    times = bench.in_turns(_tasks(world, model), rounds, partial(bench.slowest, world.comm))
     size = sum(p.nbytes for p in model.parameters())
     one_pass = np.minimum(times["copy"] / 2, times["add"] / 3)
     ratios = {
@@ -52,35 +55,33 @@ def measure(world: World, model: nn.Module, rounds: int) -> dict[str, Any]:
     }
     return {
         "mib": size / 2**20,
-        "seconds": {name: float(np.median(values)) for name, values in times.items()},
-        **{name: float(np.median(values)) for name, values in ratios.items()},
+        "seconds": bench.medians(times),
+        **bench.medians(ratios),
     }
 
 
-def _tasks(world: World, model: nn.Module) -> dict[str, Callable[[], object]]:
-    """In the order of use: the mixing takes what the exchange has brought."""
+def _tasks(world: World, model: nn.Module) -> dict[str, bench.Work]:
+    """Makes the parts in the order of use: the mixing takes what the exchange has brought."""
     comm = world.comm
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
-    optimizer = sgd(model, momentum=0.9)
     weights = FlatWeights(model)
     exchange = NeighbourExchange(comm, weights)
-    pairs = np.eye(world.size) / 2
-    pairs[np.arange(world.size), np.arange(world.size) ^ 1] = 0.5
+    mixing = pairs(world.size)
     one, other = (torch.ones(weights.size) for _ in range(2))
     mean = Mean(comm)
     sign = Sign()
     message = sign.encode(one, weights.sizes)
 
     def transfer() -> None:
-        exchange.start(pairs)
+        exchange.start(mixing)
         exchange.finish()
 
     return {
         "copy": lambda: other.copy_(one),
         "add": lambda: other.add_(one, alpha=1e-3),
         "exchange": transfer,
-        "optimizer": optimizer.step,
+        "optimizer": sgd(model, momentum=0.9).step,
         "mix": exchange.mix,
         "read": lambda: weights.read(one),
         "allreduce": lambda: comm.Allreduce(MPI.IN_PLACE, one.numpy(), MPI.SUM),
@@ -92,18 +93,7 @@ def _tasks(world: World, model: nn.Module) -> dict[str, Callable[[], object]]:
 
 
 def as_text(r: dict[str, Any]) -> str:
-    """One line per part of agreeing."""
-    ms = {name: f"{1e3 * value:.1f}" for name, value in r["seconds"].items()}
-    dpsgd, average = sum(DPSGD_PASSES.values()), sum(AVERAGE_PASSES.values())
-    return (
-        f"{r['mib']:.2f} MiB of weights, every rank busy; a pass over them: "
-        f"{r['pass_gb_per_second']:.1f} GB/s\n"
-        f"  mean: {r['mean_to_allreduce_speed']:.2f} of a bare in-place Allreduce's speed "
-        f"({ms['mean']} ms, bare {ms['allreduce']} ms)\n"
-        f"  DPSGD's step but the transfer: {r['dpsgd_passes']:.1f} passes; its code makes {dpsgd} "
-        f"(send copy {ms['read']}, optimizer {ms['optimizer']}, mixing {ms['mix']} ms)\n"
-        f"  local SGD's average but the transfer: {r['average_passes']:.1f} passes; its code makes "
-        f"{average} (reading {ms['read']}, dividing into the weights {ms['write_divided']} ms)\n"
-        f"  signs of float32 per core: packed at {r['encode_gb_per_second']:.1f} GB/s, "
-        f"unpacked at {r['decode_gb_per_second']:.1f} GB/s"
-    )
+    """Says what each part costs, a line each."""
+    milliseconds = {f"{name}_ms": 1e3 * value for name, value in r["seconds"].items()}
+    passes = {"dpsgd": sum(DPSGD_PASSES.values()), "average": sum(AVERAGE_PASSES.values())}
+    return TEXT.format(**r, **milliseconds, **passes)

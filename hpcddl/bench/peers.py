@@ -1,7 +1,5 @@
 """torch's own implementations of what the strategies define (equal to 1e-12 in the tests)."""
 
-from __future__ import annotations
-
 import socket
 import warnings
 from collections import OrderedDict
@@ -35,7 +33,7 @@ Peer = tuple[nn.Module, Optimizer]  # whose forward, backward and step() are one
 
 @contextmanager
 def gloo(world: World) -> Iterator[None]:
-    """Inside, torch has a process group of the world's ranks; they meet at rank 0's TCP store."""
+    """Gives torch a process group of the world's ranks, which meet at rank 0's TCP store."""
     host = "localhost" if world.node.size == world.size else socket.gethostname()
     first = world.rank == 0
     store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False) if first else None
@@ -55,12 +53,12 @@ def gloo(world: World) -> Iterator[None]:
 
 
 def data_parallel(model: nn.Module, optimizer: Optimizer) -> Peer:
-    """SSGD: DistributedDataParallel averages the gradients in backward."""
+    """Makes SSGD: DistributedDataParallel averages the gradients in backward."""
     return DistributedDataParallel(model), optimizer
 
 
 def periodic(model: nn.Module, optimizer: Optimizer, steps: int, after: int = 0) -> Peer:
-    """Local SGD with H = `steps`, after `after` steps in which a hook averages gradients.
+    """Makes local SGD with H = `steps`, after `after` steps in which a hook averages gradients.
 
     The averager averages after its first step past `warmup_steps`, then every period: H - 1 steps
     of warm-up make that the local step number H.
@@ -76,7 +74,7 @@ def periodic(model: nn.Module, optimizer: Optimizer, steps: int, after: int = 0)
 def hierarchical(
     model: nn.Module, optimizer: Optimizer, steps: int, block_steps: int, block_size: int
 ) -> Peer:
-    """Blocks of consecutive ranks average every H steps, all instead every H * H^b.
+    """Makes blocks of consecutive ranks average every H steps, all instead every H * H^b.
 
     The averager averages before it counts a step: told that one is done, it averages after each
     multiple of H.

@@ -27,4 +27,4 @@ def test_measures_everything(hpcddl: Launch) -> None:
 def test_refuses_batches_without_statistics(hpcddl: Launch) -> None:
     done = hpcddl("bench", "analysis", "--batch", 1, ranks=1)
     assert done.returncode == 2
-    assert done.stderr.strip().endswith("--batch: 1, allowed: at least 2")
+    assert "--batch: 1: must be a whole number, at least 2" in done.stderr

@@ -36,4 +36,4 @@ def test_says_what_sixteen_bits_cost(hpcddl: Launch) -> None:
 def test_an_odd_number_of_ranks_is_refused(hpcddl: Launch) -> None:
     done = hpcddl("bench", "comm", ranks=1)
     assert done.returncode == 2
-    assert "needs an even number of ranks, got 1" in done.stderr
+    assert "ranks: 1: must be an even number" in done.stderr

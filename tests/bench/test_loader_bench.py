@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from hpcddl.bench import loader
-from hpcddl.bench.h5py_workers import Windows, h5py_workers
-from hpcddl.bench.noise_set import write_noise
+from hpcddl.bench.noise_set import Windows, h5py_workers, write_noise
 from hpcddl.data.shards import open_split
 
 
@@ -80,9 +79,9 @@ def test_text_names_what_is_compared(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--windows", "10", "--batch", "20"], "--windows: 10, allowed: at least --batch"),
-        (["--depth", "-1"], "--depth: -1, allowed: at least 0"),
-        (["--block", "0"], "--block: 0, allowed: at least 1"),
+        (["--windows", "10", "--batch", "20"], "--windows: 10: must be at least --batch, 20"),
+        (["--depth", "-1"], "--depth: -1: must be a whole number, at least 0"),
+        (["--block", "0"], "--block: 0: must be a whole number, at least 1"),
         (["--dir", "/none/such"], "--dir: /none/such: No such file"),
     ],
 )

@@ -57,10 +57,10 @@ def test_times_every_batch(command: Launch) -> None:
     ("words", "message"),
     [
         (["resnet21"], "model 'resnet21': nearest: 'resnet20'"),
-        (["mlp", "--batches", "3"], "--batches: 3, allowed: what divides --samples 4096"),
-        (["mlp", "--batches", "0"], "--batches: 0, allowed"),
-        (["mlp", "--batches", "a"], "--batches 'a': must be whole numbers"),
-        (["mlp", "--repeats", "0"], "--repeats: 0, allowed: at least 1"),
+        (["mlp", "--batches", "3"], "--batches: 3: must divide --samples, 4096"),
+        (["mlp", "--batches", "0"], "--batches: 0: must be a whole number, at least 1"),
+        (["mlp", "--batches", "a"], "--batches: a: must be a whole number, at least 1"),
+        (["mlp", "--repeats", "0"], "--repeats: 0: must be a whole number, at least 1"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], message: str, command: Launch) -> None:

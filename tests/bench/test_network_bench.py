@@ -33,4 +33,4 @@ def test_measures_every_method_on_every_network(hpcddl: Launch) -> None:
 def test_refuses_an_odd_number_of_ranks(hpcddl: Launch) -> None:
     done = hpcddl("bench", "network", ranks=1)
     assert done.returncode == 2
-    assert "needs an even number of ranks, got 1" in done.stderr
+    assert "ranks: 1: must be an even number" in done.stderr

@@ -6,8 +6,7 @@ import math
 import pytest
 import torch
 
-from hpcddl.bench.networks import NETWORKS, as_text
-from hpcddl.bench.plain import plain
+from hpcddl.bench.networks import NETWORKS, as_text, plain
 from hpcddl.models import MODELS
 from tests.conftest import Launch
 
@@ -45,4 +44,4 @@ def test_all_of_the_papers_small_networks_are_measured() -> None:
 def test_bad_input_is_named(command: Launch) -> None:
     done = command("bench", "networks", "--networks", "resnet50")
     assert done.returncode == 2
-    assert "--networks: resnet50, allowed: densenet121" in done.stderr
+    assert "--networks: resnet50: must be one of densenet121" in done.stderr

@@ -38,7 +38,7 @@ def test_the_corpus_can_be_kept_and_packed(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mib", "0"], "--mib: 0, allowed: at least 1"),
+        (["--mib", "0"], "--mib: 0: must be a whole number, at least 1"),
         (["--dir", "/none/such"], "--dir: /none/such: No such file"),
         (["--corpus", "/proc/x"], "--corpus: /proc/x: "),
     ],

@@ -9,7 +9,6 @@ import pytest
 from hpcddl.bench.shuffle import _Marks, measure
 from hpcddl.data.manifest import FieldEntry, window_fields
 from hpcddl.data.shard_writer import ShardSetWriter, write_lines
-from hpcddl.data.split_files import open_files
 
 WINDOWS, PER_UTTERANCE, PER_SPEAKER = 2000, 20, 200
 
@@ -55,11 +54,11 @@ def test_one_batch_by_hand():
 def test_exact_is_chance_and_blocks_are_what_the_buffer_makes_them(speech):
     """Chance: 19 of 1999 others are of one's utterance; without a buffer nearly all of a batch."""
     result = measure(
-        open_files(speech, "train", "labels"),
+        path=speech,
         batch=20,
         ranks=1,
         block=100,
-        buffers=[0, 400, 2000],
+        buffer=[0, 400, 2000],
         batches=100,
     )
     assert (result["utterances"], result["speakers"], result["batches"]) == (100, 10, 100)
@@ -112,8 +111,8 @@ def test_sets_without_utterances(tmp_path, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch", "1"], "--batch: 1, allowed: at least 2"),
-        (["--buffer", "5", "-1"], "--buffer: -1, allowed: at least 0"),
+        (["--batch", "1"], "--batch: 1: must be a whole number, at least 2"),
+        (["--buffer", "5", "-1"], "--buffer: -1: must be a whole number, at least 0"),
         (["--batch", "900", "--ranks", "3"], "global_batch=2700"),
     ],
 )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hpcddl.bench.methods import ALONE, PEERS, methods
@@ -66,7 +67,7 @@ def test_text_holds_the_table(result: dict[str, Any]) -> None:
 def test_ratios_are_those_within_a_round() -> None:
     """A machine that is twice as slow in one round changes no ratio."""
     per_step = dict.fromkeys(methods(2), 1.0) | {"SSGD": 1.32, "local SGD, H = 16": 1.05}
-    found = summary({name: [t, 2 * t, t] for name, t in per_step.items()})
+    found = summary({name: np.array([t, 2 * t, t]) for name, t in per_step.items()})
     assert found["methods"]["SSGD"] == {
         "seconds_per_step": 1.32,
         "to_alone": 1.32,
@@ -79,7 +80,7 @@ def test_ratios_are_those_within_a_round() -> None:
 @pytest.mark.parametrize(
     ("words", "changes", "message"),
     [
-        (("--rounds", "0"), {}, "--rounds: 0, allowed: at least 1"),
+        (("--rounds", "0"), {}, "--rounds: 0: must be a whole number, at least 1"),
         ((), {"HOROVOD_CYCLE_TIME": "5"}, "HOROVOD_CYCLE_TIME: must not be set"),
     ],
 )
@@ -94,4 +95,4 @@ def test_bad_input_is_named(
 def test_an_odd_number_of_ranks_is_refused(hpcddl: Launch) -> None:
     done = hpcddl("bench", "strategies", ranks=1)
     assert done.returncode == 2
-    assert "needs an even number of ranks, got 1" in done.stderr
+    assert "ranks: 1: must be an even number" in done.stderr
