@@ -1,5 +1,5 @@
-# hpcddl: every target sets .venv up first and does nothing there when it is already right.
-# Choices (kept in .venv until given anew): PYTHON=python3.12 MPI=system TORCH=cu126 NCCL=1
+# hpcddl: every target first sets up .venv, unless it is already up to date.
+# Choices (remembered in .venv until you give others): PYTHON=python3.12 MPI=system TORCH=cu126 NCCL=1
 # ARGS passes options on, e.g. make test ARGS="-k topology"
 
 SHELL := /bin/bash
@@ -15,23 +15,23 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-help: ## this list
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-setup: ## set up .venv: packages, MPI, Horovod; resumes, and rebuilds what no longer fits
+setup: ## set up .venv: packages, MPI, Horovod; continues, and rebuilds what no longer fits
 	@bash jobs/install.sh
 
-wheelhouse: setup ## wheels of all of it in wheelhouse/, to install where there is no internet
+wheelhouse: setup ## collect all packages in wheelhouse/, to install without internet
 	@bash jobs/wheelhouse.sh
 
-demo: ## the main job on a generated corpus: pack it, train with SSGD and DPSGD, compare
+demo: ## the whole workflow on a generated corpus: pack it, train with SSGD and DPSGD, compare
 	@bash jobs/install.sh --without-tests
 	@bash jobs/demo.sh $(ARGS)
 
-test: setup ## the test suite, without what takes minutes
+test: setup ## the test suite, without tests that take minutes
 	@python -m pytest -n 3 $(ARGS)
 
-test-quick: setup ## for every edit: without Slurm, kills, cold starts and most numbers of ranks
+test-quick: setup ## after every edit: no Slurm, kills, cold starts, and few numbers of ranks
 	@python -m pytest -n 3 -m "not slow and not thorough" $(ARGS)
 
 test-slow: setup ## the tests that take minutes

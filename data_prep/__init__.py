@@ -1,1 +1,1 @@
-"""Offline: corpora as other tools leave them, packed into hpcddl's HDF5 shards."""
+"""Packs data sets, as other tools leave them, into hpcddl's HDF5 shards."""

@@ -1,4 +1,4 @@
-"""Downloaded files, as they come: in a folder, in a tar or a zip archive, compressed or not.
+"""Reads downloaded files: in a folder, a tar or a zip archive, compressed or not.
 
 Archives are read in place: nothing in them can name a path to write to.
 """
@@ -36,7 +36,7 @@ def reading(path: Path | str) -> Iterator[None]:
 
 
 def decompressed(file: io.BufferedReader) -> io.BufferedReader:
-    """The contents of a .gz or .bz2 file, told by its first bytes; of any other, the file."""
+    """Decompresses a .gz or .bz2 file, recognised by its first bytes; returns others unchanged."""
     head = file.peek(3)
     if head.startswith(b"\x1f\x8b"):
         return io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=file)))
@@ -47,7 +47,7 @@ def decompressed(file: io.BufferedReader) -> io.BufferedReader:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[io.BufferedReader]:
-    """A file to read from, decompressed; what goes wrong meanwhile is a UserError."""
+    """Opens a file, decompressed; errors while it is read become a UserError."""
     with reading(path), open(path, "rb") as file:
         yield decompressed(file)
 
@@ -124,12 +124,12 @@ class Archive:
         return self._sizes[self.first([name])]
 
     def where(self, name: str) -> str:
-        """How an error names a file."""
+        """Names a file in an error."""
         return str(self.path / name)
 
     @contextmanager
     def open(self, name: str) -> Iterator[io.BufferedReader]:
-        """As `open_file`, of the file `name`."""
+        """Opens the file `name`, as `open_file` does."""
         self.first([name])
         with reading(self.where(name)), self._members[name]() as file:
             yield decompressed(io.BufferedReader(file))

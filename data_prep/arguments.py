@@ -1,4 +1,4 @@
-"""The options that all `hpcddl prep` commands but Kaldi's have in common."""
+"""The options that all `hpcddl prep` commands except Kaldi's have in common."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def add_common(
         "--synthetic",
         type=between(1, 2**40),
         metavar="N",
-        help=f"no download: N generated {unit} to train on, a fifth as many held out, of the same "
-        "shape and number of classes, and learnable",
+        help=f"instead of a download: generate N {unit} to train on and a fifth as many held out, "
+        "of the same shape and number of classes; a network can learn them",
     )
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="the new shard set")
+    add("--out", type=Path, required=True, help="folder of the new shard set")
     add("--overwrite", action="store_true", help="replace an earlier shard set at --out")
-    add("--seed", type=between(0, 2**63), default=0, help="of everything that is drawn")
+    add("--seed", type=between(0, 2**63), default=0, help="seed of everything that is random")
     add(
         "--samples-per-shard",
         type=between(1, 2**31 - 1),
         default=samples_per_shard,
-        help=f"{unit} in each file but the last",
+        help=f"{unit} in each file except the last",
     )
     return source
 
 
 def add_classes(parser: argparse.ArgumentParser, default: int, **allowed: Any) -> None:
-    """Declares the number of classes of a stand-in that has the choice; `allowed` says which."""
+    """Declares the number of classes of a --synthetic set; `allowed` says which are possible."""
     parser.add_argument(
-        "--classes", help=f"of --synthetic only ({default} if not given)", **allowed
+        "--classes", help=f"only with --synthetic; {default} if not given", **allowed
     )
 
 
@@ -52,7 +52,7 @@ def add_heldout_fraction(parser: Any) -> None:
         "--heldout-fraction",
         type=above(0, below=1),
         default=0.1,
-        help="of the samples, drawn by --seed",
+        help="fraction of the samples, drawn by --seed",
     )
 
 

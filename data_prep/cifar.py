@@ -62,20 +62,20 @@ CIFAR100 = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep cifar`."""
     parser.description = (
-        "Packs CIFAR-10 or CIFAR-100 (told by their files) from the binary version; the test "
+        "Pack CIFAR-10 or CIFAR-100 (recognised by its files) from the binary version; the test "
         "images become the held-out split. The python version is refused: unpickling runs code."
     )
     parser.epilog = "example: hpcddl prep cifar --data cifar-10-binary.tar.gz --out shards/cifar10"
     source = add_common(parser)
-    source.add_argument("--data", type=Path, help="the downloaded archive, or the folder from it")
+    source.add_argument("--data", type=Path, help="the downloaded archive, or the unpacked folder")
     parser.add_argument(
-        "--labels", choices=("fine", "coarse"), default="fine", help="classes of CIFAR-100"
+        "--labels", choices=("fine", "coarse"), default="fine", help="which classes of CIFAR-100"
     )
     add_classes(parser, 10, type=int, choices=(10, 100))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the set, or its stand-in."""
+    """Packs the set, or with --synthetic a generated one."""
     read = _read if arguments.synthetic is None else _synthetic
     return pack(arguments, "hpcddl prep cifar", read)
 

@@ -23,8 +23,8 @@ _SCALE = 15  # the 17 grey levels become 0, 15, .. 240: images are of 0 .. 255 i
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep digits`."""
     parser.description = (
-        "Packs the 1,797 digits of sklearn.datasets.load_digits (UCI optdigits, test part), their "
-        f"grey levels 0 .. 16 times {_SCALE}. Needs scikit-learn, no download."
+        "Pack the 1,797 digits of sklearn.datasets.load_digits (UCI optdigits, test part), their "
+        f"grey levels 0 .. 16 multiplied by {_SCALE}. Needs scikit-learn, no download."
     )
     parser.epilog = "example: hpcddl prep digits --out shards/digits --heldout-fraction 0.2"
     add_common(parser, required=False)
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the set, or its stand-in."""
+    """Packs the set, or with --synthetic a generated one."""
     read = _read if arguments.synthetic is None else _synthetic
     return pack(arguments, "hpcddl prep digits", read)
 

@@ -1,4 +1,4 @@
-"""Output folders that are either whole or not there."""
+"""Output folders that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hpcddl.common.files import sync_folder
 
 @contextmanager
 def new_folder(out: Path, marker: str, overwrite: bool) -> Iterator[Path]:
-    """A hidden sibling of `out` to write into; renamed to `out` at the end, removed on any error.
+    """Makes a hidden folder beside `out`; renames it to `out` at the end, removes it on errors.
 
     Raises UserError where `out` exists, unless `overwrite` and it holds the file `marker`: what is
-    replaced must be an earlier output, not somebody's folder.
+    replaced must be an earlier output, not any other folder.
     """
     out = Path(os.path.abspath(out))
     if os.path.lexists(out):

@@ -14,7 +14,7 @@ from hpcddl.common.errors import UserError
 
 
 def read_shape(file: BinaryIO, where: str, dimensions: int) -> tuple[int, ...]:
-    """The shape that a file of so many dimensions states; leaves it at the first value.
+    """Reads the shape that a file states, and stops at the first value.
 
     Raises UserError for another kind of file.
     """

@@ -1,7 +1,7 @@
 """One image file as an array: shorter side resized, centre cropped.
 
-As the field prepares ImageNet (torchvision's Resize and CenterCrop): antialiased bilinear, sizes
-rounded alike, EXIF orientation ignored. Light to import, as worker processes do.
+As ImageNet is usually prepared (torchvision's Resize and CenterCrop): antialiased bilinear, sizes
+rounded in the same way, EXIF orientation ignored. The module is light to import, for workers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26
 
 @dataclass(frozen=True)
 class Decode:
-    """Reads files as (n, 3, size, size) uint8; a function that worker processes can be given."""
+    """Reads files as (n, 3, size, size) uint8; can be passed to worker processes."""
 
     size: int
 
@@ -36,7 +36,7 @@ class Decode:
         return images
 
     def faults(self, paths: list[Path]) -> list[str | None]:
-        """What is wrong with each file, or None."""
+        """Says what is wrong with each file, or None."""
         found: list[str | None] = []
         for path in paths:
             try:

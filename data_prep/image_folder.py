@@ -29,7 +29,7 @@ class Listing:
 
 
 def list_images(root: Path) -> tuple[list[str], dict[str, Listing]]:
-    """The classes, which are the sorted folders of ROOT/train, and each split's images.
+    """Lists the classes (the sorted folders of ROOT/train) and each split's images.
 
     Raises UserError naming what is missing, or in the way.
     """

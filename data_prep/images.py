@@ -26,23 +26,27 @@ _CLASSES = 1000  # of ImageNet
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep images`."""
     parser.description = (
-        "Packs ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG (also .jpg .png .bmp .ppm): "
+        "Pack ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG (also .jpg .png .bmp .ppm): "
         "shorter side resized to --size (antialiased bilinear), cropped to the central square. "
         "Samples are sorted by class and name; training reads them in random order."
     )
     parser.epilog = "example: hpcddl prep images --data imagenet --out shards/imagenet --workers 16"
     source = add_common(parser, samples_per_shard=4096)
-    source.add_argument("--data", type=Path, metavar="ROOT", help="folder with train and val")
+    source.add_argument("--data", type=Path, metavar="ROOT", help="folder that holds train and val")
     add = parser.add_argument
     add("--size", type=between(1, 4096), default=256, help="height and width of the stored images")
-    add("--skip-broken", action="store_true", help="decode all first, leave out those that fail")
+    add(
+        "--skip-broken",
+        action="store_true",
+        help="decode all images first, and leave out those that fail",
+    )
     cores = len(os.sched_getaffinity(0))
     add("--workers", type=between(1, 1024), default=cores, help="processes that decode")
     add_classes(parser, _CLASSES, type=between(1, 10**6))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the images, or their stand-in."""
+    """Packs the images, or with --synthetic generated ones."""
     read = _read if arguments.synthetic is None else _synthetic
     return pack(arguments, "hpcddl prep images", read)
 

@@ -39,25 +39,25 @@ class Survey:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep libsvm`."""
     parser.description = (
-        "Packs LIBSVM files (label index:value ..., indices from 1; plain, .gz or .bz2) as dense "
+        "Pack LIBSVM files (label index:value ..., indices from 1; plain, .gz or .bz2) as dense "
         "float32 vectors. Classes are the labels in ascending order."
     )
     parser.epilog = "example: hpcddl prep libsvm --data w8a --heldout w8a.t --out shards/w8a"
     source = add_common(parser)
     source.add_argument("--data", type=Path, help="the training file")
     heldout = parser.add_mutually_exclusive_group()
-    heldout.add_argument("--heldout", type=Path, help="a file to hold out")
+    heldout.add_argument("--heldout", type=Path, help="the file of held-out samples")
     add_heldout_fraction(heldout)
     parser.add_argument(
         "--features",
         type=between(1, 2**31 - 1),
         metavar="D",
-        help="length of the vectors, if not the largest index",
+        help="length of the vectors; default: the largest index",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the set, or its stand-in."""
+    """Packs the set, or with --synthetic a generated one."""
     if arguments.heldout and arguments.data is None:
         raise UserError("--heldout: allowed only with --data FILE")
     read = _read if arguments.synthetic is None else _synthetic
@@ -121,7 +121,7 @@ def _name(label: float) -> str:
 
 
 def _rows(features: int) -> int:
-    """Rows of a block: few of long vectors, as it is dense; not too many of short ones."""
+    """Chooses the rows of a block: few of long vectors, as it is dense; a limit for short ones."""
     return max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * features)))
 
 
@@ -150,7 +150,7 @@ def _parted(blocks: Iterable[dict[str, NDArray]], heldout: NDArray[np.bool_]) ->
 
 
 def _synthetic(arguments: argparse.Namespace) -> SampleSet:
-    """A stand-in of w8a: few ones among zeros, each class with frequencies of its own."""
+    """Generates a set like w8a: few ones among zeros, with frequencies that depend on the class."""
     features = arguments.features or _W8A_FEATURES
     sizes = split_sizes(arguments.synthetic)
     return SampleSet(

@@ -38,7 +38,7 @@ _JOBS = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep mini-corpus`."""
     parser.description = (
-        "Generates speech-like features with alignments and writes them as Kaldi would: "
+        "Generate speech-like features with alignments and write them in Kaldi's format: "
         "DIR/data (compressed features, CMVN statistics) and DIR/ali (alignments, model)."
     )
     parser.epilog = (
@@ -51,21 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--utterances",
         type=between(1, 10**6),
         default=504,
-        help="in all, about 18 windows of 21 frames each",
+        help="number of utterances, each about 18 windows of 21 frames",
     )
     add(
         "--speakers",
         type=between(2, 9999),
         default=18,
-        help="with equally many utterances, or nearly",
+        help="number of speakers, with (nearly) equally many utterances",
     )
-    add("--classes", type=between(MIN_CLASSES, MAX_CLASSES), default=300, help="pdfs")
-    add("--seed", type=between(0, 2**63), default=0, help="draws everything")
+    add("--classes", type=between(MIN_CLASSES, MAX_CLASSES), default=300, help="number of pdfs")
+    add("--seed", type=between(0, 2**63), default=0, help="seed of everything that is random")
     add("--overwrite", action="store_true", help="replace an earlier corpus at DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the corpus in one piece."""
+    """Writes the corpus, completely or not at all."""
     if arguments.utterances < arguments.speakers:
         raise UserError(
             f"--utterances: {arguments.utterances}: must be at least --speakers "
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def write_corpus(speech: Speech, folder: Path, final: Path) -> None:
-    """Writes into `folder`; the paths inside say `final`, absolute as Kaldi's are."""
+    """Writes the corpus to `folder`; the paths in its files begin with `final`, absolute."""
     data, alignments = folder / "data", folder / "ali"
     data.mkdir()
     alignments.mkdir()

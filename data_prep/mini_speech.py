@@ -1,4 +1,4 @@
-"""Generated speech: words of phones, phones of context-dependent states, states of Gaussian frames.
+"""Generates speech: words of phones, phones of context-dependent states, Gaussian frames.
 
 What makes recorded speech hard for a frame classifier is kept: classes with a long tail, phones
 that move their neighbours' spectra, frames that depend on the frames around them, and speakers who
@@ -51,7 +51,7 @@ class Speech:
 
 
 def generate(utterances: int, speakers: int, classes: int, seed: int) -> Speech:
-    """A corpus drawn from `seed`; speakers get equally many utterances, or nearly."""
+    """Draws a corpus from `seed`; speakers get (nearly) equally many utterances."""
     rng = np.random.default_rng(seed)
     speaker = np.arange(utterances) * speakers // utterances
     weights = (1 / np.arange(1, PHONES) ** 0.7)[rng.permutation(PHONES - 1)]
@@ -170,7 +170,7 @@ def _emit(
 
 
 def _smooth(frames: NDArray[np.float32], kernel: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Each frame mixed with its neighbours; utterances meet in silence, so their seams are none."""
+    """Mixes each frame with its neighbours; utterances meet in silence, so no seam is audible."""
     out = np.float32(kernel[1]) * frames
     out[1:] += np.float32(kernel[0]) * frames[:-1]
     out[:-1] += np.float32(kernel[2]) * frames[1:]

@@ -38,19 +38,19 @@ class _Split:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep mnist`."""
     parser.description = (
-        "Packs MNIST or Fashion-MNIST from train-images-idx3-ubyte, train-labels-idx1-ubyte and "
+        "Pack MNIST or Fashion-MNIST from train-images-idx3-ubyte, train-labels-idx1-ubyte and "
         "the t10k files, which become the held-out split; compressed (.gz) or not."
     )
     parser.epilog = "example: hpcddl prep mnist --data downloads/mnist --out shards/mnist"
     source = add_common(parser)
     source.add_argument("--data", type=Path, help="the folder or the archive with the four files")
     parser.add_argument(
-        "--fashion", action="store_true", help="name the classes as Fashion-MNIST does"
+        "--fashion", action="store_true", help="use the class names of Fashion-MNIST"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the set, or its stand-in."""
+    """Packs the set, or with --synthetic a generated one."""
     read = _read if arguments.synthetic is None else _synthetic
     return pack(arguments, "hpcddl prep mnist", read)
 

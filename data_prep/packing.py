@@ -1,8 +1,8 @@
-"""A packing under way: a folder beside the output where several jobs leave finished shards.
+"""An unfinished packing: a folder beside the output to which several jobs write shards.
 
-Whatever is in it under its own name is whole: the plan, shards, and for each shard a record. A
-killed job leaves at most a hidden partial file, and its rerun writes only what is missing. The last
-step renames the folder to the output.
+Every file in it under its own name is complete: the plan, shards, and a record for each shard. A
+killed job leaves at most a hidden partial file; started again it writes only what is missing. The
+last step renames the folder to the output.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def parts(samples: Mapping[str, int], per_shard: int) -> list[Part]:
 
 
 def parts_of_job(everything: list[Part], job: int, jobs: int) -> list[Part]:
-    """The parts of job 1 .. `jobs`: near-equal numbers, consecutive for sequential reads."""
+    """The parts of one job of `jobs`: nearly equal numbers, consecutive for sequential reads."""
     count = len(everything)
     return everything[count * (job - 1) // jobs : count * job // jobs]
 
@@ -83,7 +83,7 @@ class Packing:
             )
 
     def make(self) -> None:
-        """Makes the folder, and removes what jobs of this machine that are gone left in it."""
+        """Makes the folder, and removes partial files of jobs of this machine that have ended."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,7 +106,7 @@ class Packing:
             )
 
     def record(self, part: Part, fields: Mapping[str, FieldEntry]) -> Record | None:
-        """The record of a finished shard, after the cheap checks; None when it is to be written."""
+        """Reads and cheaply checks the record of a finished shard; None: it must be written."""
         try:
             record = Record.model_validate_json(self._record_path(part).read_bytes())
             check_shard(self.folder / part.name, record.entry, fields)
@@ -125,7 +125,7 @@ class Packing:
     def collect(
         self, everything: list[Part], fields: Mapping[str, FieldEntry], read_all: bool
     ) -> dict[Part, Record]:
-        """The records of all shards; with `read_all` every byte is compared with its checksum.
+        """Reads the records of all shards; with `read_all` compares every byte with its checksum.
 
         Raises UserError naming the shards that are missing or altered.
         """
@@ -148,7 +148,7 @@ class Packing:
         return found
 
     def finish(self, manifest: Manifest) -> None:
-        """Writes the manifest, removes all that is not of the set, and renames the folder."""
+        """Writes the manifest, removes what is not part of the set, and renames the folder."""
         keep = {MANIFEST, *(text.file for text in manifest.texts)}
         for split in manifest.splits.values():
             keep.update(entry.file for entry in split.shards)

@@ -1,4 +1,4 @@
-"""From a stream of samples to a finished shard set: what all data sets but speech share."""
+"""Packs a stream of samples into a shard set; used by all data sets except speech."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Block = tuple[str, dict[str, NDArray]]
 
 @dataclass(frozen=True)
 class SampleSet:
-    """What a command packs: counted beforehand, and read in `blocks` while it is written.
+    """The samples to pack: counted beforehand, and read in `blocks` while they are written.
 
     `names` are the C classes' (of text: the words'); `sources` name each sample of a split, in
     order; `skipped` lists what was left out.
@@ -43,7 +43,7 @@ class SampleSet:
 
     @property
     def bytes(self) -> int:
-        """What its samples take on disk."""
+        """Bytes of its samples on disk."""
         one = sum(entry.sample_bytes for entry in self.fields.values())
         return one * sum(self.samples.values())
 
@@ -51,7 +51,7 @@ class SampleSet:
 def pack(
     arguments: argparse.Namespace, tool: str, read: Callable[[argparse.Namespace], SampleSet]
 ) -> int:
-    """Runs a command: packs what `read` makes of its arguments, then says what was packed."""
+    """Packs the set that `read` makes of a command's arguments, then prints what was packed."""
     began = time.monotonic()
     check_common(arguments)
     with new_folder(arguments.out, MANIFEST, arguments.overwrite) as folder:

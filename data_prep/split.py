@@ -1,4 +1,4 @@
-"""Which samples are held out of a set that comes as one."""
+"""Chooses the held-out samples of a set that comes without a split."""
 
 from __future__ import annotations
 

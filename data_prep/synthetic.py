@@ -1,4 +1,4 @@
-"""Generated stand-ins of the image sets: every class a coarse pattern, every sample a noisy copy.
+"""Generates image sets: every class is a coarse pattern, every sample a noisy copy of it.
 
 The samples are a function of seed, shape and number of classes; no two splits share one.
 """

@@ -1,6 +1,6 @@
 """`hpcddl prep wikitext`: WikiText-2 and its like, word level, as one stream of words per split.
 
-A line's words are what white space parts; `<eos>` follows the last one of every line, empty lines
+Words are separated by white space; `<eos>` follows the last word of every line, empty lines
 included. The vocabulary is that of the training split, in order of first appearance.
 """
 
@@ -62,21 +62,23 @@ class _Text:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep wikitext`."""
     parser.description = (
-        "Packs word-level text as one stream of tokens per split: train, heldout (the valid file) "
+        "Pack word-level text as one stream of tokens per split: train, heldout (the valid file) "
         f"and test. {EOS} ends every line; words that the training text lacks become {UNK}."
     )
     parser.epilog = "example: hpcddl prep wikitext --data wikitext-2-v1.zip --out shards/wikitext2"
     source = add_common(parser, unit="tokens", samples_per_shard=1 << 24)
     source.add_argument(
-        "--data", type=Path, help="folder or archive with wiki.train.tokens (or train.txt) and kin"
+        "--data", type=Path, help="folder or archive with wiki.train.tokens (or train.txt), ..."
     )
-    source.add_argument("--train", type=Path, help="instead: the training text; with --heldout")
-    parser.add_argument("--heldout", type=Path, help="the held-out text; with --train")
-    parser.add_argument("--test", type=Path, help="a third text; with --train")
+    source.add_argument(
+        "--train", type=Path, help="instead of --data: the training text; needs --heldout"
+    )
+    parser.add_argument("--heldout", type=Path, help="the held-out text; only with --train")
+    parser.add_argument("--test", type=Path, help="a third text (split test); only with --train")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs the text, or its stand-in."""
+    """Packs the text, or with --synthetic a generated one."""
     read = _read if arguments.synthetic is None else _synthetic
     if arguments.train is None and (arguments.heldout or arguments.test):
         raise UserError("--heldout, --test: allowed only with --train FILE")
@@ -163,7 +165,7 @@ def _synthetic(arguments: argparse.Namespace) -> SampleSet:
 
 
 def _chains(samples: dict[str, int], seed: int) -> Iterator[Block]:
-    """Words that mostly follow one another by number, from starts as unequal as Zipf's."""
+    """Generates words that mostly follow each other by number, from starts drawn by Zipf's law."""
     for number, (split, count) in enumerate(samples.items()):
         random = np.random.default_rng([seed, number])
         for begin in range(0, count, _BLOCK):

@@ -4,14 +4,15 @@
 #
 #   bash jobs/build_horovod.sh            build it, unless the installed one fits
 #   bash jobs/build_horovod.sh --nccl     with GPU operations through NCCL (nvcc, NCCL and a CUDA PyTorch)
-#   bash jobs/build_horovod.sh --check    build nothing; exit 1 and say why when it must be (re)built
+#   bash jobs/build_horovod.sh --check    build nothing; exit 1 and say why if it must be (re)built
 #   bash jobs/build_horovod.sh --force    build it in any case
-#   bash jobs/build_horovod.sh --wheel DIR    put the wheel that was built into DIR, for a machine without
+#   bash jobs/build_horovod.sh --wheel DIR    also put the built wheel into DIR, for a machine without
 #                                             internet or compiler
-#   bash jobs/build_horovod.sh --from DIR     install that one, if it was built for such an environment
+#   bash jobs/build_horovod.sh --from DIR     install that wheel, if it was built for this environment
 #
-# PYTHON names the environment's interpreter (default: the `python` on PATH), JOBS the compilers at once.
-# Horovod's own variables (HOROVOD_CUDA_HOME, HOROVOD_NCCL_HOME, HOROVOD_BUILD_CUDA_CC_LIST) pass through.
+# PYTHON names the environment's interpreter (default: the `python` on PATH), JOBS the number of
+# compilers that run at once.
+# Horovod's own variables (HOROVOD_CUDA_HOME, HOROVOD_NCCL_HOME, HOROVOD_BUILD_CUDA_CC_LIST) are passed on.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

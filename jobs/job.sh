@@ -1,14 +1,14 @@
 # shellcheck shell=bash disable=SC2034 # what it leaves is used by those that source it
-# Sourced first by every batch script, with its words: takes [--site NAME] off them, then sets up
-# what the job's commands need. Leaves in the shell:
+# Sourced first by every batch script, with the script's arguments. It removes [--site NAME] from
+# them and sets up what the job's commands need. It sets these variables:
 #
 #   jobs            this folder
 #   launcher        mpirun (default), srun or ibrun, with launcher_options (a list, default empty)
 #   local_disk      a folder on the node's own disk, for `--stage site` (default $TMPDIR, else /tmp)
-#   grace_seconds   from the warning signal until the job is requeued as it stands (default 150)
-#   requeues        how often a job starts again (default 20)
+#   grace_seconds   from the warning signal until the job is requeued without a checkpoint (default 150)
+#   requeues        how often a job may start again (default 20)
 #
-# A site's file, jobs/sites/NAME.sh or any other path, is sourced in between and may change all of it.
+# Then it sources the site's file, jobs/sites/NAME.sh or any other path, which may change all of them.
 
 say() { printf '%s: %s\n' "$SLURM_JOB_NAME" "$*"; }
 

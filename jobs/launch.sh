@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # launcher and others come from job.sh
-# Sourced after job.sh: starts the ranks, hands them the warning signal, and starts the job again.
+# Sourced after job.sh: starts the ranks, passes the warning signal on to them, and requeues the job.
 
 warned=''
 trap 'warned=1' USR2 # until there are ranks to pass it on to: else it would end this script

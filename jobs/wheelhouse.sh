@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# On a machine with internet: fills DIR (default wheelhouse/) with a wheel of every package in .venv, the
-# Horovod built there included. Elsewhere, with the same Python, C library and (MPI=system) MPI:
+# Run it on a machine with internet: it fills DIR (default wheelhouse/) with a wheel of every package in
+# .venv, including the Horovod built there. On another machine, with the same Python, C library and (for
+# MPI=system) MPI, install from it:
 #
 #   WHEELHOUSE=DIR make setup
 set -euo pipefail

@@ -24,7 +24,7 @@ _BLOCK_BYTES = 1 << 18
 
 
 def alignment_files(directory: Path, stem: str = "ali") -> list[Path]:
-    """`ali.1.gz ... ali.N.gz` (or unzipped) in job order; a path that is a file is itself all.
+    """`ali.1.gz ... ali.N.gz` (or unzipped) in job order; if the path is a file, only that.
 
     Raises UserError unless all N of `num_jobs`, or of the numbers found, are there: a missing job's
     utterances would look as if they had never been aligned.
@@ -55,8 +55,8 @@ def read_alignments(
 ) -> Iterator[tuple[str, NDArray[np.int32]]]:
     """Utterances and their ids, (T,), in file order; zipped or not, binary or text.
 
-    Where `wanted` is given, only the records whose numbers, from 0, it accepts. Python unzips: a
-    missing file behind a `gunzip |` would be an empty list without an error.
+    With `wanted`, only the records whose numbers, from 0, it accepts. Python unzips, not a command:
+    for a missing file `gunzip |` would give an empty list without an error.
 
     Raises UserError naming the utterance, file and (unzipped) offset of a cut or garbled record.
     """
@@ -141,7 +141,7 @@ class _Records:
         return ids
 
     def skip_ids(self) -> None:
-        """Passes by the record's integers, which are all there."""
+        """Skips the record's integers, after checking that all are there."""
         if self._is_text():
             self._line()
         else:

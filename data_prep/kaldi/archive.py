@@ -1,4 +1,4 @@
-"""What an scp entry reads from: a file, zipped or not, or the output of a command."""
+"""Opens what an scp entry names: a file, zipped or not, or the output of a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def open_archive(path: str) -> BinaryIO:
-    """The file for reading from any offset, unzipped where it begins as gzip does.
+    """Opens a file for reading from any offset; unzips it if it begins as a gzip file.
 
     Offsets count unzipped bytes; a smaller one than the last is slow in a zipped file. Raises
     OSError.
@@ -50,7 +50,7 @@ class _Unzipped(gzip.GzipFile):
 
 
 def command_output(command: str) -> BinaryIO:
-    """All that a shell command writes: a reader that stopped early would make it fail by SIGPIPE.
+    """Reads all output of a shell command: if one stopped early, SIGPIPE would end it.
 
     Raises BadRecordError, with the end of what it said, unless it exits with status 0.
     """

@@ -1,4 +1,4 @@
-"""Feature folders read as a shard set's were: by the words in its manifest's provenance."""
+"""Reads feature folders as for a shard set, by the options that its manifest recorded."""
 
 from __future__ import annotations
 

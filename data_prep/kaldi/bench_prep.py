@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl bench prep`."""
     add, one = bench.describe(parser, __doc__), at_least(1)
     add("--dim", type=one, default=40, help="features per frame, before deltas")
-    add("--mib", type=one, default=100, help="of compressed features in the corpus")
-    add("--repeats", type=one, default=3, help="of each measurement; the best counts")
+    add("--mib", type=one, default=100, help="MiB of compressed features in the corpus")
+    add("--repeats", type=one, default=3, help="repeats of each measurement; the best counts")
     add("--dir", type=Path, help="where to put the temporary files, if not in $TMPDIR")
     add("--corpus", type=Path, help="only write the corpus there, and keep it")
 

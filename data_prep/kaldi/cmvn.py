@@ -1,4 +1,4 @@
-"""Statistics for CMVN as Kaldi keeps them: one matrix per speaker, or one for all."""
+"""Statistics for CMVN as Kaldi stores them: one matrix per speaker, or one for all."""
 
 from __future__ import annotations
 

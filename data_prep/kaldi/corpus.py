@@ -37,7 +37,7 @@ class Sources:
 
 
 class KaldiCorpus:
-    """Nothing of an utterance is kept after it has been passed on, and no table is in memory.
+    """A Kaldi experiment: reads one utterance at a time, and keeps its tables on disk.
 
     All methods raise UserError naming what is missing, cut or garbled.
     """
@@ -75,7 +75,7 @@ class KaldiCorpus:
         self._opened.close()
 
     def original(self, utterance: str) -> str:
-        """The utterance that this one is a copy of: utt2uniq's word, or by its name, or itself."""
+        """The utterance that this one is a copy of: by utt2uniq, or by its name, or itself."""
         line = self._originals.find(utterance) if self._originals else None
         return line.value if line else original_name(utterance)
 

@@ -1,4 +1,4 @@
-"""`hpcddl evaluate`, and with --posteriors the scores that Kaldi's decoders take."""
+"""`hpcddl evaluate`; with --posteriors it writes scores for Kaldi's decoders."""
 
 from __future__ import annotations
 
@@ -19,26 +19,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl evaluate`, and of its posteriors."""
     evaluate_command.add_arguments(parser)
     parser.description = (
-        f"{parser.description} With --posteriors: scores log p(pdf | frame) - S log p(pdf) of "
-        "every frame of a Kaldi data folder, for latgen-faster-mapped and its kin; CMVN, deltas "
-        "and pasting are those that the run's shards were packed with."
+        f"{parser.description} With --posteriors: write scores log p(pdf | frame) - S log p(pdf) "
+        "of every frame of a Kaldi data folder, for decoders such as latgen-faster-mapped; CMVN, "
+        "deltas and pasting are those with which the run's shards were packed."
     )
     parser.epilog = (
         f"{parser.epilog}; hpcddl evaluate runs/a --feats data/eval2000 --posteriors eval2000.ark"
     )
     add = parser.add_argument_group("posteriors").add_argument
-    add("--posteriors", type=Path, metavar="OUT.ark", help="the new archive; OUT.scp is beside it")
+    add("--posteriors", type=Path, metavar="OUT.ark", help="the archive to write, and OUT.scp")
     add(
         "--feats",
         action="append",
         metavar="DIR[,KEY=VALUE...]",
-        help="a folder as hpcddl prep kaldi --data takes it, one for each that the shards were "
+        help="a folder as for hpcddl prep kaldi --data, one for each folder that the shards were "
         "packed from; keys replace those of the packing",
     )
-    add("--prior-scale", type=at_least(0.0), metavar="S", help="of the training set's log prior, 1")
-    add("--hop", type=at_least(1), help="frames between windows; default: half a window")
-    add("--map", action="append", metavar="OLD=NEW", help="replace a path prefix, as the packing")
-    add("--allow-pipes", action="store_true", help="run the commands in scp files (... |)")
+    add(
+        "--prior-scale",
+        type=at_least(0.0),
+        metavar="S",
+        help="factor S of the training set's log prior; default: 1",
+    )
+    add("--hop", type=at_least(1), help="frames from a window to the next; default: half a window")
+    add(
+        "--map",
+        action="append",
+        metavar="OLD=NEW",
+        help="replace the start of paths, before --map of the packing",
+    )
+    add("--allow-pipes", action="store_true", help="run commands in scp files (... |)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,7 +83,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def scorer(arguments: argparse.Namespace, trained: Trained) -> Scorer:
-    """What scores the folders that the options name, as the run's shards were made.
+    """Makes the scorer of the folders that the options name, with the run's packing options.
 
     Raises UserError for a run that was not trained on speech packed from Kaldi, or bad options.
     """

@@ -1,4 +1,4 @@
-"""What Kaldi's scripts do to features between disk and network: CMVN, then deltas."""
+"""Normalises features as Kaldi's scripts do: CMVN, then deltas."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def log_posteriors(
     """(U, C) log p(c | t): the normalised geometric mean over the windows W that hold frame t.
 
     log p(c | t) = mean over W of log p_W(c | t), minus its logsumexp over c. An utterance (U, D)
-    shorter than a window is continued by its last frame, whose further scores are dropped.
+    shorter than a window is extended by repeating its last frame; the extra scores are dropped.
     """
     frames = len(features)
     if frames < window:

@@ -43,7 +43,7 @@ class Packer:
         return self._size(plan)
 
     def plan(self) -> str:
-        """Makes the plan that the jobs of an array share; says how much it is."""
+        """Makes the plan that the jobs of an array share; says how large the set will be."""
         with self._corpus() as corpus:
             return self._size(self._planned(corpus))
 
@@ -58,7 +58,7 @@ class Packer:
                 return self._finish(corpus, plan, read_all=False)
 
     def job(self, number: int, jobs: int) -> str:
-        """Packs what is missing of part `number` (from 1) of `jobs`; says how much that was."""
+        """Packs what is missing of part `number` (from 1) of `jobs`; says how much it was."""
         with self._corpus() as corpus:
             plan = self._planned(corpus)
             mine = parts_of_job(self._parts(plan), number, jobs)
@@ -76,7 +76,7 @@ class Packer:
             return self._finish(corpus, plan, read_all=True)
 
     def on_ranks(self, world: World) -> Manifest | None:
-        """What `everything` does, shared by all ranks; the manifest on rank 0."""
+        """Does what `everything` does, divided among the ranks; the manifest is on rank 0."""
         first = world.rank == 0
         with world.together(self._corpus) as corpus:
             # Rank 0 before the others, who then find the plan.
@@ -94,7 +94,7 @@ class Packer:
         return KaldiCorpus(self.sources)
 
     def _planned(self, corpus: KaldiCorpus) -> Plan:
-        """The stored plan, made first where there is none; refused where it cannot fit."""
+        """Reads the stored plan, or makes it if there is none and the disk has room for the set."""
         asked = self._asked(corpus)
         plan = load_plan(self.packing.folder, asked)
         if plan is None:
@@ -106,7 +106,7 @@ class Packer:
         return plan
 
     def _asked(self, corpus: KaldiCorpus) -> dict[str, Any]:
-        """Options and inputs, by sizes and times: another of either needs another plan."""
+        """Options and inputs (their sizes and times): if one of them changes, so must the plan."""
         files = [stream.directory / name for stream in self.sources.streams for name in _TABLES]
         files += [stream.stats for stream in self.sources.streams if stream.stats]
         files += [*corpus.files, *self._model()]
@@ -145,7 +145,7 @@ class Packer:
 
     @contextmanager
     def _keeping(self, ours: bool) -> Iterator[None]:
-        """After an error finished shards stay; a folder of `ours` that has none does not."""
+        """After an error keeps finished shards, but not a folder of `ours` that has none."""
         try:
             yield
         except UserError as error:

@@ -26,10 +26,10 @@ from hpcddl.data.manifest import Manifest
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl prep kaldi`."""
     parser.description = (
-        "Packs features and alignments of a Kaldi experiment into shards of windows: CMVN, deltas, "
-        "several feature folders pasted frame by frame, and the pdf-id of every frame as its "
-        "class. Kaldi is not needed. Runs as one process, under mpirun, or as an array of jobs; a "
-        "stopped packing goes on where it was."
+        "Pack features and alignments of a Kaldi experiment into shards of windows. Applies CMVN "
+        "and deltas, pastes several feature folders frame by frame, and takes the pdf-id of every "
+        "frame as its class. Kaldi is not needed. Runs as one process, under mpirun, or as an "
+        "array of jobs; the same command continues an interrupted packing."
     )
     parser.epilog = (
         "example: hpcddl prep kaldi --data data-fmllr-tri4/train_nodup,cmvn=none,delta-order=0 "
@@ -53,60 +53,78 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "norm-means=, norm-vars=true|false, skip-dims=A:B, delta-order=N",
     )
     add("--ali", type=Path, required=True, help="folder with ali.*.gz and final.mdl, or one file")
-    add("--model", type=Path, help="the model of the alignments, if not ALI/final.mdl")
+    add("--model", type=Path, help="the model of the alignments; default: ALI/final.mdl")
     add(
         "--pdf-ids",
         type=between(1, 2**31 - 1),
         metavar="C",
-        help="alignments hold pdf-ids 0 .. C-1; no model",
+        help="the alignments hold pdf-ids 0 .. C-1; no model",
     )
-    add("--map", action="append", default=[], metavar="OLD=NEW", help="replace a path prefix")
+    add("--map", action="append", default=[], metavar="OLD=NEW", help="replace the start of paths")
     add(
         "--length-tolerance",
         type=between(0, 2**16),
         default=2,
-        help="frames by which pasted features differ",
+        help="frames by which pasted folders may differ",
     )
-    add("--allow-pipes", action="store_true", help="run the commands in scp files (... |)")
-    add("--delta-order", type=between(0, 8), default=2, help="0: none; of folders that do not say")
+    add("--allow-pipes", action="store_true", help="run commands in scp files (... |)")
+    add(
+        "--delta-order",
+        type=between(0, 8),
+        default=2,
+        help="deltas of folders without the key; 0: none",
+    )
     add("--no-cmvn", action="store_true", help="leave means and variances as they are")
-    add("--norm-vars", action="store_true", help="normalise variances whatever cmvn_opts says")
+    add(
+        "--norm-vars", action="store_true", help="also normalise variances, whatever cmvn_opts says"
+    )
 
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--frames", type=between(1, 2**16), default=21, help="frames per window")
-    add("--hop", type=at_least(1), help="frames between training windows, if not --frames")
-    add("--dtype", choices=("float16", "float32"), default="float16", help="stored features")
+    add(
+        "--hop",
+        type=at_least(1),
+        help="frames from one training window to the next; default: --frames",
+    )
+    add(
+        "--dtype",
+        choices=("float16", "float32"),
+        default="float16",
+        help="type of the stored features",
+    )
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--heldout-speakers", metavar="A,B", help="speakers to hold out, by name")
+    group.add_argument(
+        "--heldout-speakers", metavar="A,B", help="names of the speakers to hold out"
+    )
     group.add_argument(
         "--heldout-fraction",
         type=above(0, below=1),
         default=0.1,
-        help="of the frames, by whole speakers",
+        help="part of the frames, whole speakers",
     )
-    add("--seed", type=between(0, 2**63), default=0, help="draws the held-out speakers")
+    add("--seed", type=between(0, 2**63), default=0, help="seed that draws the held-out speakers")
     add(
         "--windows-per-shard",
         type=between(1, 2**31 - 1),
         default=65536,
-        help="windows in each file but the last",
+        help="windows in each file except the last",
     )
 
 
 def _add_steps(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="the new shard set")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new shard set")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier set at --out")
     steps = parser.add_mutually_exclusive_group()
-    steps.add_argument("--dry-run", action="store_true", help="only say how much it would be")
+    steps.add_argument("--dry-run", action="store_true", help="only say how large it would be")
     steps.add_argument("--plan", action="store_true", help="only make the plan that jobs share")
     steps.add_argument("--job", metavar="K/N", help="pack the K-th of N parts, K from 1")
     steps.add_argument("--merge", action="store_true", help="verify all parts and finish the set")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Packs, then says what was packed and what was not."""
+    """Packs, then prints what was packed and what was skipped."""
     began = time.monotonic()
     job = _job(arguments.job)
     packing = packer(arguments)

@@ -1,4 +1,4 @@
-"""Packs the windows of a plan into shards: any job, any shards, always the same bytes."""
+"""Packs the windows of a plan into shards, with the same bytes whichever job writes them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def pack_parts(
 
 
 class _Batch:
-    """Windows of several utterances in their stored types: a call costs more than a window."""
+    """Windows of several utterances in their stored types, as a call per window would be slow."""
 
     def __init__(self, fields: dict[str, FieldEntry]) -> None:
         sample_bytes = sum(field.sample_bytes for field in fields.values())
@@ -115,7 +115,7 @@ def _check_range(corpus: KaldiCorpus, plan: Plan, split: str, arrays: Arrays) ->
 
 
 def _runs(wanted: list[Part]) -> list[list[Part]]:
-    """Parts that follow each other in the same split, together."""
+    """Groups parts that follow each other in the same split."""
     runs: list[list[Part]] = []
     for part in wanted:
         last = runs[-1][-1] if runs else None

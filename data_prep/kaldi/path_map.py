@@ -1,4 +1,4 @@
-"""Paths of a corpus that has moved."""
+"""Maps the paths of a corpus that has moved."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PathMap:
         return path
 
     def advice(self, path: str) -> str:
-        """What to say about a file that is not there: the mapping that would find it, if any."""
+        """Suggests for a missing file the mapping that would find it, if there is one."""
         parts = Path(path).parts
         if self.near is not None:
             near = self.near.resolve()

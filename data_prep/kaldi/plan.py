@@ -37,7 +37,7 @@ SKIPPED = "skipped.txt"
 
 @dataclass(frozen=True)
 class Windows:
-    """How utterances are cut: T frames, every `hop` frames in training."""
+    """How utterances are cut: windows of T frames, in training one every `hop` frames."""
 
     frames: int
     hop: int
@@ -78,7 +78,7 @@ class Plan:
 
 
 class _Survey:
-    """Grows while the alignments go by."""
+    """The plan's arrays while the alignments are read."""
 
     def __init__(self) -> None:
         self.record, self.name_line = array("q"), array("q")

@@ -1,4 +1,4 @@
-"""Scores of whole Kaldi data folders, made as the shards were that a network was trained on."""
+"""Scores whole Kaldi data folders, with features made as those the network was trained on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hpcddl.training.evaluate import log_prior
 
 
 class Scorer:
-    """Utterances in the order of the first folder's feats.scp, one in memory at a time."""
+    """Scores utterances in the order of the first folder's feats.scp, one in memory at a time."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Arrays that are handed out again: fresh pages of memory cost more than the arithmetic on them."""
+"""Reuses arrays: new pages of memory cost more time than the arithmetic on them."""
 
 from __future__ import annotations
 

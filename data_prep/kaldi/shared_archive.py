@@ -1,4 +1,4 @@
-"""A Kaldi archive that several ranks write: each its own part, joined in the order of the ranks."""
+"""Writes a Kaldi archive by several ranks: each its own part, joined in rank order."""
 
 from __future__ import annotations
 

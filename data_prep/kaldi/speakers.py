@@ -1,4 +1,4 @@
-"""Which speakers are held out: whole ones, together with every altered copy of them."""
+"""Chooses the held-out speakers, together with every altered copy of their utterances."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def original_name(utterance: str) -> str:
 def families(copies: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Speaker -> a name shared by all speakers whose utterances are copies of one original.
 
-    `copies` has the speaker and the original of every utterance: speed-perturbed copies have
-    speakers of their own. Originals are kept as 64-bit hashes, as there may be millions; should two
-    collide, two speakers more are on one side.
+    `copies` has the speaker and the original of every utterance, as speed-perturbed copies have
+    speakers of their own. Originals are stored as 64-bit hashes, as there may be millions; if two
+    collide, two speakers that are not related end up in the same split.
     """
     numbers: dict[str, int] = {}
     hashes, owners = array("Q"), array("i")

@@ -1,4 +1,4 @@
-"""A feature folder and how its features are normalised, from a word of the command line."""
+"""Parses a feature folder and its normalisation from a word of the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALLOWED = (
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """`cmvn` is whose statistics to use; `stats` the file of the global ones."""
+    """Options of a folder: `cmvn` says whose statistics to use; `stats` is the global file."""
 
     directory: Path
     cmvn: str = "speaker"

@@ -18,7 +18,7 @@ from hpcddl.common.errors import UserError
 
 
 class Found(NamedTuple):
-    """The frames of an utterance in the stream that has fewest, and in the one that has most."""
+    """The frames of an utterance in its shortest and in its longest stream."""
 
     shortest: int
     longest: int

@@ -60,7 +60,7 @@ class Table:
         return self._length
 
     def __iter__(self) -> Iterator[Line]:
-        """All lines in file order, without a loss to lookups meanwhile."""
+        """All lines in file order; lookups in between do not disturb it."""
         for block in range(len(self._offsets)):
             yield from self._lines(block)
 

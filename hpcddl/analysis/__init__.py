@@ -1,1 +1,1 @@
-"""Diagnostics of training: noise, gradients. They know models and data, but no strategies."""
+"""Analysis of trained networks: loss landscapes, lines between runs, curvature."""

@@ -1,4 +1,4 @@
-"""`hpcddl analyze curvature`: how sharp, and how far from convex, the loss is where runs are."""
+"""`hpcddl analyze curvature`: how sharp, and how far from convex, the loss is at solutions."""
 
 from __future__ import annotations
 
@@ -20,61 +20,75 @@ from hpcddl.run.trained import load_trained
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl analyze curvature`."""
     parser.description = (
-        "Eigenvalues of the Hessian of the loss at the consensus of each run, from products with "
-        "vectors that all ranks share: the largest, the least, with --density the distribution of "
-        "all (paper B figs. 4a, 14), with --grid |lambda_min| / |lambda_max| around the consensus "
-        "(paper A fig. 4). Rank 0 holds as many vectors as there are --steps, 8 bytes per weight."
+        "Compute eigenvalues of the Hessian of the loss at each run's consensus (the mean of its "
+        "learners' weights): the largest and the smallest; with --density the distribution of "
+        "all (paper B figs. 4a, 14); with --grid |lambda_min| / |lambda_max| around the consensus "
+        "(paper A fig. 4). The ranks share the work of each Hessian-vector product. Rank 0 holds "
+        "as many vectors as there are --steps, 8 bytes per weight."
     )
     parser.epilog = (
         "example: mpirun -np 4 hpcddl analyze curvature runs/ssgd runs/dpsgd --density --grid 4"
     )
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
-    add("--epoch", type=int, help="after that many epochs; default: the newest")
-    add("--data", metavar="PATH", help="the data set, where it has moved")
-    add("--of", choices=("train", "heldout"), default="train", help="whose loss")
-    add("--samples", type=at_least(1), default=1024, metavar="N", help="drawn from it, at most")
+    add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, if it has moved since training")
+    add("--of", choices=("train", "heldout"), default="train", help="data set of the loss")
     add(
-        "--batch", type=at_least(1), help="samples at once; default: what a learner of the run took"
+        "--samples",
+        type=at_least(1),
+        default=1024,
+        metavar="N",
+        help="use at most N of its samples",
     )
+    add("--batch", type=at_least(1), help="samples at once; default: the run's local batch")
     add(
         "--batch-norm",
         choices=("eval", "train"),
         default="eval",
-        help="eval: the consensus's statistics, at every point; train: those of each batch",
+        help="statistics for batch norm. eval: those of the consensus, at every point; train: "
+        "those of each batch",
     )
-    add("--top", type=at_least(1), default=5, metavar="K", help="largest eigenvalues")
+    add("--top", type=at_least(1), default=5, metavar="K", help="number of largest eigenvalues")
     add(
         "--tolerance",
         type=above(0),
         default=1e-3,
-        help="of residuals: relative to an eigenvalue, for the least to lambda_max - lambda_min",
+        help="limit for residuals, relative to the eigenvalue (for the smallest eigenvalue: to "
+        "lambda_max - lambda_min)",
     )
-    add("--density", action="store_true", help="by stochastic Lanczos quadrature")
-    add("--probes", type=at_least(1), default=10, help="random vectors of the density")
-    add("--steps", type=at_least(2), default=80, help="of Lanczos from each")
-    add("--grid", type=_grid, default=0, metavar="K", help="K x K points (paper A: 4); 0: none")
-    add("--scale", type=above(0), default=0.1, help="how far the grid goes, both ways")
+    add("--density", action="store_true", help="density of all eigenvalues, by Lanczos quadrature")
+    add("--probes", type=at_least(1), default=10, help="number of random vectors for --density")
+    add("--steps", type=at_least(2), default=80, help="Lanczos steps from each of these vectors")
+    add("--grid", type=_grid, default=0, metavar="K", help="use K x K points (paper A: 4); 0: none")
+    add("--scale", type=above(0), default=0.1, help="extent of the grid, in both directions from 0")
     add(
         "--normalise",
         choices=NORMALISE,
         default="filter",
-        help="filter: 1 is the length of each filter (Li et al. 2018), biases and normalisation "
-        "layers stay as they are; none: N(0, 1) for every weight",
+        help="length of a random direction. filter: each filter has the length of the network's "
+        "own (Li et al. 2018), biases and normalisation layers stay as they are; none: N(0, 1) "
+        "for every weight",
     )
-    add("--seed", type=at_least(0), default=0, help="of samples, directions and random vectors")
+    add(
+        "--seed", type=at_least(0), default=0, help="seed of samples, directions and random vectors"
+    )
     add(
         "--memory",
         type=at_least(0.0),
         default=1.0,
         metavar="GIB",
-        help="of each rank, for graphs that save a third of each product and more",
+        help="memory per rank for kept autograd graphs, which save a third or more of each product",
     )
-    add("--out", type=Path, help="folder; default: RUN/analysis/curvature, of several curvature")
+    add(
+        "--out",
+        type=Path,
+        help="folder; default: RUN/analysis/curvature; for several runs: curvature",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes and says what came out."""
+    """Computes the curvatures; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
         return _run(arguments, world)

@@ -21,7 +21,7 @@ _POINTS = 2000
 
 
 def draw_density(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -> list[str]:
-    """density.png and .pdf: all runs in one, smoothed alike; the files' names."""
+    """Draws density.png and .pdf, all runs in one, smoothed alike; returns the files' names."""
     plt = _pyplot()
     nodes = np.concatenate([probe.nodes for run in found for probe in run.spectrum])
     width = float(np.ptp(nodes)) or 1.0
@@ -51,7 +51,7 @@ def draw_density(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -
 
 
 def draw_grid(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -> list[str]:
-    """grid.png and .pdf: a heat map per run, on one scale of colours; the files' names."""
+    """Draws grid.png and .pdf, a heat map per run on one colour scale; returns their names."""
     plt = _pyplot()
     columns = min(len(found), 3)
     lines = ceil(len(found) / columns)

@@ -1,4 +1,4 @@
-"""What curvatures came to: a table, and files of numbers."""
+"""Reports curvatures: a table, and files of numbers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def described(found: Sequence[Curvature], plan: SpectrumPlan) -> str:
 
 
 def write(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -> list[str]:
-    """curvature.json, and for each run NAME.density.csv and NAME.grid.csv; the files' names."""
+    """Writes curvature.json, and NAME.density.csv, NAME.grid.csv of each run; their names."""
     tables = {}
     for curvature in found:
         if curvature.spectrum:

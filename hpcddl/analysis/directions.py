@@ -28,7 +28,7 @@ def random_direction(model: nn.Module, seed: int, normalise: str) -> Tensor:
 
 
 def unnormalised(drawn: Tensor, weight: Tensor) -> Tensor:
-    """As it was drawn: a step of 1 changes every weight by N(0, 1)."""
+    """Leaves d as it was drawn: a step of 1 changes every weight by N(0, 1)."""
     return drawn
 
 

@@ -1,4 +1,4 @@
-"""`hpcddl analyze interpolate`: what lies between two minima, and beyond them."""
+"""`hpcddl analyze interpolate`: the loss between two minima, and beyond them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from hpcddl.run.trained import load_trained
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl analyze interpolate`."""
     parser.description = (
-        "Loss and error of (1 - t) w_A + t w_B on the training and the held-out set of run A "
-        "(paper B fig. 4b). Ranks share the points; finished ones are kept, and the same command "
-        "goes on from there."
+        "Compute loss and error of (1 - t) w_A + t w_B on the training and the held-out set of run "
+        "A; w_A and w_B are the runs' weights (paper B fig. 4b). The ranks share the points; "
+        "finished points are kept, and after an interruption the same command continues."
     )
     parser.epilog = "example: mpirun -np 4 hpcddl analyze interpolate runs/ssgd runs/local_sgd"
     add = parser.add_argument
     add("run_a", type=Path, metavar="RUN_A", help="the run at t = 0")
     add("run_b", type=Path, metavar="RUN_B", help="the run at t = 1, of the same network")
-    add("--epoch", type=int, help="after that many epochs; default: the newest")
-    add("--data", metavar="PATH", help="the data set, where it has moved")
+    add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, if it has moved since training")
     add("--from", type=float, default=-1.0, dest="begin", metavar="T", help="the first t")
     add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
     add(
@@ -42,37 +42,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least(2),
         default=31,
         metavar="K",
-        help="evenly spaced, both ends included",
+        help="number of values of t, evenly spaced, with both ends",
     )
     add(
         "--samples",
         type=at_least(1),
         default=2048,
         metavar="N",
-        help="drawn from each set, at most",
+        help="use at most N samples of each set",
     )
-    add("--batch", type=at_least(1), help="samples at once; default: what a learner of run A took")
+    add("--batch", type=at_least(1), help="samples at once; default: run A's local batch")
     add(
         "--batch-norm",
         choices=("recomputed", "interpolated"),
         default="recomputed",
-        help="statistics of each point's own weights on training batches, or those of the runs, "
-        "interpolated as the weights are (beyond both, variances may fall below 0: no loss)",
+        help="statistics for batch norm. recomputed: on training batches, at each point; "
+        "interpolated: between those of the runs (outside 0 .. 1 variances may fall below 0: no "
+        "loss)",
     )
     add(
         "--statistics-batches",
         type=at_least(1),
         default=16,
         metavar="N",
-        help="to recompute them on",
+        help="batches to recompute them on",
     )
-    add("--seed", type=at_least(0), default=0, help="of the samples")
+    add("--seed", type=at_least(0), default=0, help="seed of the samples")
     add("--out", type=Path, help="folder; default: RUN_A/analysis/interpolate")
-    add("--overwrite", action="store_true", help="begin anew where points are kept")
+    add("--overwrite", action="store_true", help="start again, without the kept points")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes and says what came out."""
+    """Computes the line; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
         return _run(arguments, world)
@@ -110,7 +111,7 @@ def _columns(found: Losses, line: Line) -> np.ndarray:
 
 
 def _table(found: Losses, line: Line) -> str:
-    """Both ends, the middle, and what was measured below."""
+    """A row for both ends and the middle; below, what was measured."""
     rows = _columns(found, line)
     chosen = sorted({int(np.abs(line.at - t).argmin()) for t in (line.begin, 0, 0.5, 1, line.end)})
     lines = [[f"{value:.4f}" for value in rows[i]] for i in chosen]

@@ -15,7 +15,7 @@ WIDE = 30
 
 
 def draw(found: Losses, line: Line, folder: Path) -> None:
-    """interpolate.png and .pdf: loss and error by t."""
+    """Draws interpolate.png and .pdf: loss and error by t."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""`hpcddl analyze landscape`: how sharp the minima are that runs came to."""
+"""`hpcddl analyze landscape`: how sharp the minima are that runs have found."""
 
 from __future__ import annotations
 
@@ -20,51 +20,66 @@ from hpcddl.run.trained import load_trained
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl analyze landscape`."""
     parser.description = (
-        "Loss around the consensus of each run, along the same random directions: contours on a "
-        "K x K grid (paper A fig. 3), or profiles along lines (--directions; paper B fig. 13). "
-        "Ranks share the points; finished ones are kept, and the same command goes on from there."
+        "Compute the loss around each run's consensus (the mean of its learners' weights), along "
+        "the same random directions for all runs: contours on a K x K grid (paper A fig. 3), or "
+        "profiles along lines (--directions; paper B fig. 13). The ranks share the points; "
+        "finished points are kept, and after an interruption the same command continues."
     )
     parser.epilog = "example: mpirun -np 4 hpcddl analyze landscape runs/ssgd runs/dpsgd"
     add = parser.add_argument
     add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
-    add("--epoch", type=int, help="after that many epochs; default: the newest")
-    add("--data", metavar="PATH", help="the data set, where it has moved")
-    add("--points", type=at_least(2), default=50, metavar="K", help="along each direction")
-    add("--scale", type=above(0), default=0.1, help="how far to go along each direction, both ways")
+    add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
+    add("--data", metavar="PATH", help="the data set, if it has moved since training")
+    add("--points", type=at_least(2), default=50, metavar="K", help="points along each direction")
+    add("--scale", type=above(0), default=0.1, help="distance along each direction, both ways")
     add(
         "--directions",
         type=at_least(0),
         default=0,
         metavar="N",
-        help="N profiles in place of contours",
+        help="draw N profiles instead of contours",
     )
     add(
         "--normalise",
         choices=NORMALISE,
         default="filter",
-        help="filter: 1 is the length of each filter (Li et al. 2018), biases and normalisation "
-        "layers stay as they are; none: N(0, 1) for every weight",
+        help="length of a random direction. filter: each filter has the length of the network's "
+        "own (Li et al. 2018), biases and normalisation layers stay as they are; none: N(0, 1) "
+        "for every weight",
     )
-    add("--of", choices=("heldout", "train"), default="heldout", help="whose loss")
-    add("--samples", type=at_least(1), default=2048, metavar="N", help="drawn from it, at most")
+    add("--of", choices=("heldout", "train"), default="heldout", help="data set of the loss")
     add(
-        "--batch", type=at_least(1), help="samples at once; default: what a learner of the run took"
+        "--samples",
+        type=at_least(1),
+        default=2048,
+        metavar="N",
+        help="use at most N of its samples",
     )
+    add("--batch", type=at_least(1), help="samples at once; default: the run's local batch")
     add(
         "--batch-norm",
         choices=("eval", "train"),
         default="eval",
-        help="eval: the consensus's statistics, at every point; train: those of each batch",
+        help="statistics for batch norm. eval: those of the consensus, at every point; train: "
+        "those of each batch",
     )
-    add("--seed", type=at_least(0), default=0, help="of directions and samples")
-    add("--spacing", type=above(0), help="between contours (paper A: 0.005); default: about 12")
+    add("--seed", type=at_least(0), default=0, help="seed of directions and samples")
+    add(
+        "--spacing",
+        type=above(0),
+        help="loss between contours (paper A: 0.005); default: about 12 lines",
+    )
     add("--log", action="store_true", help="draw log10 of the loss (paper A fig. 2b)")
-    add("--out", type=Path, help="folder; default: RUN/analysis/landscape, of several landscape")
-    add("--overwrite", action="store_true", help="begin anew where points are kept")
+    add(
+        "--out",
+        type=Path,
+        help="folder; default: RUN/analysis/landscape; for several runs: landscape",
+    )
+    add("--overwrite", action="store_true", help="start again, without the kept points")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes and says what came out."""
+    """Computes the landscapes; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
         return _run(arguments, world)
@@ -93,7 +108,7 @@ def _run(arguments: argparse.Namespace, world: World) -> int:
 
 
 def distinct_names(runs: Sequence[Path]) -> list[str]:
-    """The folders' names, with those of parents where two runs' are the same.
+    """Names the runs by their folders, with parent folders where two names are the same.
 
     Raises:
         UserError: a run is given twice.

@@ -24,7 +24,7 @@ MOST_CONTOURS = 200
 def draw(
     found: Sequence[Landscape], plan: SurfacePlan, folder: Path, spacing: float | None, log: bool
 ) -> None:
-    """landscape.png and .pdf; `log` draws log10 of the loss, of which `spacing` then is."""
+    """Draws landscape.png and .pdf; with `log`, log10 of the loss, and `spacing` is of that."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -59,7 +59,7 @@ def round_step(step: float) -> float:
 
 
 def _drawn(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
-    """The loss, or its log10; NaN, which is left blank, where that is not finite."""
+    """The loss, or its log10; NaN, which is drawn blank, where it is not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = np.log10(values) if log else values
     return np.where(np.isfinite(drawn), drawn, np.nan)

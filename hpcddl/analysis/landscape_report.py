@@ -1,4 +1,4 @@
-"""What landscapes came to: a table, and files of numbers."""
+"""Reports landscapes: a table, and files of numbers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def described(found: Sequence[Landscape], plan: SurfacePlan) -> str:
 
 
 def write(found: Sequence[Landscape], plan: SurfacePlan, folder: Path) -> None:
-    """NAME.csv with every point of a run, landscape.json with the rest."""
+    """Writes NAME.csv with every point of a run, and landscape.json with the rest."""
     for landscape in found:
         text = io.StringIO()
         csv.writer(text).writerows([_head(plan), *_rows(landscape, plan)])

@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Line:
-    """Where on (1 - t) w_A + t w_B the losses are taken, and on what."""
+    """Which points of (1 - t) w_A + t w_B are evaluated, and on which data."""
 
     begin: float
     end: float
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Losses:
-    """On both sets at each t: (K,) each; errors from 0 to 1."""
+    """Losses and errors on both sets at each t, (K,) each; errors from 0 to 1."""
 
     facts: dict[str, Any]
     train_loss: Array
@@ -126,7 +126,7 @@ def _buffers(model: nn.Module) -> list[Tensor]:
 
 
 def _statistics(trained: Trained) -> list[Tensor]:
-    """Those that the run was evaluated with."""
+    """The statistics with which the run was evaluated."""
     with alone(trained).statistics():
         return [buffer.clone() for buffer in _buffers(trained.model)]
 
@@ -135,7 +135,7 @@ def _statistics(trained: Trained) -> list[Tensor]:
 def _interpolated(
     model: nn.Module, begin: list[Tensor], end: list[Tensor], t: float
 ) -> Iterator[None]:
-    """Inside, (1 - t) of one run's statistics and t of the other's; outside, any."""
+    """Inside, statistics are (1 - t) of one run's plus t of the other's; afterwards undefined."""
     for buffer, one, other in zip(_buffers(model), begin, end, strict=True):
         buffer.copy_(torch.lerp(one, other, t))
     yield

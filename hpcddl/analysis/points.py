@@ -1,4 +1,4 @@
-"""Values at many points, shared out over the ranks and kept as they come."""
+"""Computes values at many points, divided among the ranks and stored as they come."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def values_at(
 ) -> NDArray[np.float64]:
     """(points, columns) of value(0), value(1), ... on every rank. Collective.
 
-    Points cost the same, so they are dealt out in turns. Rank 0 writes each one to the file `kept`
-    as soon as it comes; those that the file has already are not computed again.
+    All points cost the same, so each rank takes every n-th. Rank 0 writes each one to the file
+    `kept` as soon as it comes; those that the file has already are not computed again.
 
     Args:
         settings: all that the values depend on; the file's must be the same.

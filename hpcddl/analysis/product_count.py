@@ -1,4 +1,4 @@
-"""How far an iteration of unknown length is, on standard error."""
+"""Shows the progress of an iteration of unknown length on standard error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ProductCount:
             self._bar.close()
 
     def add(self, what: str) -> None:
-        """One more is about to be made, for `what`."""
+        """Counts one more product, which is needed for `what`."""
         self.done += 1
         if self._bar is not None:
             self._bar.set_postfix_str(what, refresh=False)

@@ -1,4 +1,4 @@
-"""Iterations that rank 0 leads, over products that all ranks make together."""
+"""Runs an iteration on rank 0 whose products all ranks compute together."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -21,9 +21,9 @@ def on_rank_zero(
 ) -> Result:
     """solve(v -> sum over the ranks of share(v)), on every rank. Collective.
 
-    ARPACK and Lanczos stop where a rounded number falls below another. Were they run by every rank,
-    two kinds of processors would stop at different products and wait for each other. So rank 0 runs
-    them, sends every v (of `size` numbers) and alone has memory for their bases.
+    ARPACK and Lanczos stop when a rounded number falls below another. If every rank ran them, ranks
+    on different processors could stop after different products and wait for each other. So only
+    rank 0 runs them and stores their bases; it sends every v (of `size` numbers).
 
     Raises:
         UserError: `solve` raised it, or a product is not finite.

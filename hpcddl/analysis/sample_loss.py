@@ -20,7 +20,7 @@ from hpcddl.data.sampler import epoch_permutation
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of a data set's samples, in memory beside the network."""
+    """Some samples of a data set, in memory on the network's device."""
 
     features: Tensor  # (N, ...)
     labels: Tensor  # (N, ...)
@@ -30,7 +30,7 @@ class Sample:
         return len(self.features)
 
     def batches(self, batch: int) -> Generator[tuple[Tensor, Tensor]]:
-        """All of it in the fewest batches of at most `batch`, of sizes that differ by 1 at most."""
+        """Splits it into the fewest batches of at most `batch`; their sizes differ by 1 at most."""
         parts = ceil(len(self) / batch)
         yield from zip(
             self.features.tensor_split(parts), self.labels.tensor_split(parts), strict=True
@@ -65,13 +65,13 @@ def loss_and_error(network: nn.Module, sample: Sample, batch: int) -> tuple[floa
 
 
 def batch_norm_layers(model: nn.Module) -> list[_BatchNorm]:
-    """Those that keep running statistics."""
+    """Lists the batch-norm layers that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, batch norm takes the statistics of each batch, and leaves its running ones alone.
+    """Inside, batch norm uses each batch's statistics, and does not change its running ones.
 
     All else, such as dropout, is in evaluation mode as before.
     """

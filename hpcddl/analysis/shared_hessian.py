@@ -1,4 +1,4 @@
-"""The Hessian of a sample's mean loss, whose products all ranks make together."""
+"""The Hessian of a sample's mean loss, whose products all ranks compute together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REPEATS = 4
 
 
 def batches_of_rank(sample: Sample, batch: int, rank: int, ranks: int, whole: bool) -> list[Batch]:
-    """The batches, of at most `batch` samples and nearly equal, that fall to `rank`; maybe none.
+    """The batches of `rank`, maybe none: of at most `batch` samples and nearly equal size.
 
     `whole` ones are the same on any number of ranks, as statistics over a batch require. Otherwise
     there are enough of them for every rank to have equally many.
@@ -85,7 +85,7 @@ class SharedHessian:
         return total
 
     def seconds(self) -> tuple[float, float]:
-        """Best of a gradient and of a product over this rank's batches, taken in turns."""
+        """Measures a gradient and a product over this rank's batches in turns; the best of each."""
         vector = torch.ones(self.size, dtype=torch.float64)
         turns = [
             (_timed(self._mine.gradient), _timed(lambda: self._mine(vector)))

@@ -27,14 +27,14 @@ class Quadrature:
 
 
 def rademacher(size: int, seed: int, probe: int) -> Array:
-    """(d,) numbers -1 or 1, by their arguments alone: a probe v sqrt(d)."""
+    """(d,) random numbers -1 or 1, by the arguments alone: a probe v times sqrt(d)."""
     return np.random.default_rng([seed, probe]).choice((-1.0, 1.0), size)
 
 
 def lanczos(product: Product, start: Array, steps: int) -> tuple[Array, Array]:
     """Diagonal (m,) and off-diagonal (m - 1,) of T = Q^T H Q, the first column of Q along `start`.
 
-    With full reorthogonalisation, twice, for without it eigenvalues come up more than once. m is
+    With full reorthogonalisation, twice: without it eigenvalues appear more than once. m is
     `steps`, or less where H maps the span of fewer vectors into itself. Holds m vectors (d,).
     """
     basis = np.empty((min(steps, len(start)), len(start)))

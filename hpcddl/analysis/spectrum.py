@@ -30,7 +30,7 @@ from hpcddl.run.trained import Trained
 
 @dataclass(frozen=True)
 class SpectrumPlan:
-    """What is asked of the Hessian, and on which sample.
+    """What to compute of the Hessian, and on which sample.
 
     Direction k is drawn from `seed` + k, the sample and all iterations' starts from `seed`.
     """
@@ -57,7 +57,7 @@ class SpectrumPlan:
 
 @dataclass(frozen=True)
 class Curvature:
-    """What a plan found at one run's consensus."""
+    """The results of a plan at one run's consensus."""
 
     name: str
     facts: dict[str, Any]  # which run, checkpoint and samples; what a product cost
@@ -82,7 +82,7 @@ class Curvature:
 
 
 def survey(name: str, run: Path, trained: Trained, plan: SpectrumPlan) -> Curvature:
-    """Everything that `plan` asks for, all ranks sharing each product. Collective.
+    """Computes everything that `plan` asks for; the ranks share each product. Collective.
 
     Autocast is left out: 16-bit products would blur all but the largest eigenvalues.
 
@@ -159,7 +159,7 @@ def _probed(product: Product, size: int, plan: SpectrumPlan) -> list[Quadrature]
 
 
 def _around(model: nn.Module, here: Callable[[], SharedHessian], plan: SpectrumPlan) -> Array:
-    """(grid, grid, 2) lambda_max and lambda_min; the weights are those before again. Collective.
+    """(grid, grid, 2) lambda_max and lambda_min; restores the weights. Collective.
 
     Args:
         here: the Hessian at the present weights.

@@ -33,7 +33,7 @@ Offset = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True)
 class SurfacePlan:
-    """Where the loss is taken, and on what.
+    """Where the loss is computed, and on which data.
 
     Direction k is drawn from `seed` + k, the sample from `seed`: the same for every run.
     """
@@ -64,7 +64,7 @@ class SurfacePlan:
 
 @dataclass(frozen=True)
 class Landscape:
-    """What a plan found around one run's consensus."""
+    """The results of a plan around one run's consensus."""
 
     name: str
     facts: dict[str, Any]  # which run, which checkpoint, which samples
@@ -74,7 +74,7 @@ class Landscape:
 
     @property
     def mean_rise(self) -> float:
-        """Mean of L(w) - L(w_a) over all places: the flatter the lower. NaN where one is."""
+        """Mean of L(w) - L(w_a) over all places, lower if flatter. NaN if one of them is."""
         return float(self.loss.mean() - self.centre[0])
 
 
@@ -126,12 +126,12 @@ def survey(name: str, run: Path, trained: Trained, plan: SurfacePlan, kept: Path
 
 
 def alone(trained: Trained) -> Trained:
-    """As on a single rank: sums over batches then have the same bits on any number of ranks."""
+    """Makes this rank a world of its own, so that sums do not depend on the number of ranks."""
     return replace(trained, world=replace(trained.world, comm=MPI.COMM_SELF))
 
 
 def identity(run: Path, trained: Trained) -> dict[str, Any]:
-    """What says that two networks, and their data, are the same."""
+    """Identifies a network and its data: equal for two that are the same."""
     return {
         "config": checksum(run / "config.yaml"),
         "checkpoint": sorted(trained.checkpoint.files.values()),
@@ -140,7 +140,7 @@ def identity(run: Path, trained: Trained) -> dict[str, Any]:
 
 
 def batch_norm_said(trained: Trained, mode: str, batch: int) -> str:
-    """Which statistics the losses are of, in words."""
+    """Says in words which batch-norm statistics the losses use."""
     if not batch_norm_layers(trained.model):
         return "the network has none"
     if mode == "train":

@@ -8,7 +8,7 @@ Cores = tuple[int, ...]  # that one rank may run on, sorted
 
 
 def cores_of_rank(cores: Cores, node: Sequence[Cores]) -> Fraction:
-    """The cores that are a rank's own, where one that k ranks may run on counts 1/k for each.
+    """Counts the cores of a rank; a core that k ranks may run on counts 1/k for each.
 
     Args:
         cores: the rank's.

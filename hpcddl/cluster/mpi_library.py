@@ -1,4 +1,4 @@
-"""The MPI library in this process, asked for what mpi4py does not tell."""
+"""Asks the MPI library of this process for what mpi4py does not tell."""
 
 import ctypes
 from pathlib import Path
@@ -11,7 +11,7 @@ def mapped(maps: str | None = None) -> tuple[str, ...]:
 
 
 def cuda_aware() -> bool:
-    """Whether MPI says that it takes device buffers (Open MPI's own extension)."""
+    """Whether MPI says that it can send from GPU memory (an extension of Open MPI)."""
     return any(
         bool(getattr(ctypes.CDLL(path), "MPIX_Query_cuda_support", int)()) for path in mapped()
     )

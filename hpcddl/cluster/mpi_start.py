@@ -1,4 +1,4 @@
-"""What Open MPI is told before it starts, where the user has not told it already."""
+"""Sets Open MPI's parameters before it starts, unless the user has set them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FABRICS = ("sys/class/infiniband", "sys/class/cxi", "sys/class/gni")
 
 
 def prepare(environment: MutableMapping[str, str], root: Path = Path("/")) -> None:
-    """Sets what makes this rank start and wait well; to be called before MPI starts.
+    """Sets parameters with which this rank starts and waits well; call it before MPI starts.
 
     Args:
         environment: of this process; changed in place. What the user has set stands.
@@ -47,7 +47,7 @@ def waits_politely(environment: Mapping[str, str]) -> bool:
 
 
 def _wait_politely(environment: MutableMapping[str, str]) -> None:
-    """Where cores are scarce, Open MPI shall not spin while it waits.
+    """Tells Open MPI to give up the core while it waits, where a rank has fewer than two.
 
     Horovod's thread waits inside MPI beside the one that computes, so every rank needs two cores
     or a wait that yields.
@@ -58,7 +58,7 @@ def _wait_politely(environment: MutableMapping[str, str]) -> None:
 
 
 def _why_kept(environment: Mapping[str, str], root: Path) -> str:
-    """Why Open MPI's component for libfabric stays; empty where it would only cost time.
+    """Why Open MPI's component for libfabric is kept; empty if it would only cost time.
 
     It looks for one-sided messages' networks for a second in every MPI_Init (Open MPI 5.0.11 of
     PyPI). Nothing uses what it finds where all ranks share a node, and it finds nothing where the

@@ -1,4 +1,4 @@
-"""What a run runs on, in two lines at the head of its log; `hpcddl doctor` says more."""
+"""Describes what a run runs on, in the first two lines of its log; see `hpcddl doctor`."""
 
 from __future__ import annotations
 

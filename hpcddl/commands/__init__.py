@@ -1,1 +1,1 @@
-"""The table of commands, and those that have no folder of their own, with what they need."""
+"""The table of commands, and the commands that have no folder of their own."""

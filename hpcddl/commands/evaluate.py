@@ -1,4 +1,4 @@
-"""`hpcddl evaluate`: held-out loss and accuracy of the network that a run came to."""
+"""`hpcddl evaluate`: held-out loss and accuracy of a run's trained network."""
 
 import argparse
 import json
@@ -14,11 +14,12 @@ from hpcddl.training.evaluate import evaluate, log_prior
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl evaluate`."""
     parser.description = (
-        "Held-out loss and accuracy of the consensus of a run's learners, on any number of ranks."
+        "Compute the held-out loss and accuracy of a run's consensus (the mean of its learners' "
+        "weights), on any number of ranks."
     )
     parser.epilog = "example: mpirun -np 4 hpcddl evaluate runs/a --json"
     add_run_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def evaluation(trained: Trained) -> dict[str, Any]:
-    """What the run's own evaluation at this checkpoint found, and more. Collective.
+    """Repeats the run's own evaluation at this checkpoint, and adds to it. Collective.
 
     JSON has no NaN and no infinity: null stands for both.
     """

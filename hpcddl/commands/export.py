@@ -1,4 +1,4 @@
-"""`hpcddl export`: the network that a run came to, as one file that needs no run directory."""
+"""`hpcddl export`: a run's trained network as one file that needs no run directory."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ class Format(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl export`."""
     parser.description = (
-        "Writes the consensus of a run's learners to one file, reads it back, and compares the "
-        "scores of random samples before the file gets its name."
+        "Write a run's consensus (the mean of its learners' weights) to one file, read it back, "
+        "and compare the outputs for random samples before the file gets its name."
     )
     parser.epilog = "example: hpcddl export runs/a --out a.safetensors"
     add_run_arguments(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the new file")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="safetensors: weights, with what rebuilds the network; torch: a torch.export program "
-        "for batches of any size, which needs nothing of hpcddl; default: by FILE's suffix, "
+        help="safetensors: weights, and what is needed to rebuild the network; torch: a "
+        "torch.export program for batches of any size, which runs without hpcddl; default: by "
+        "the suffix of FILE, "
         f"{' or '.join(format.suffix for format in FORMATS.values())}",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rank 0 writes."""
+    """Exports the network; rank 0 writes the file."""
     world = World.create()
     with world.failing_together():
         chosen = world.together(lambda: _format(arguments))
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def export(trained: Trained, path: Path, name: str) -> None:
-    """Writes the network to `path` in the format `name` if the file gives its scores again.
+    """Writes the network to `path` in the format `name`, if the file reproduces its scores.
 
     Raises:
         UserError: it does not, the format's package is missing, or the file cannot be written.
@@ -94,7 +95,7 @@ def export(trained: Trained, path: Path, name: str) -> None:
 
 
 def rebuild(path: Path) -> nn.Module:
-    """The network in a safetensors file, in evaluation mode, by its metadata.
+    """Rebuilds the network in a safetensors file from its metadata, in evaluation mode.
 
     Raises:
         UserError: the safetensors package is missing.

@@ -1,4 +1,4 @@
-"""`hpcddl models`: how large the networks are, and what one of them is made of."""
+"""`hpcddl models`: lists the networks with their sizes, or the layers of one."""
 
 import argparse
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from hpcddl.models.reference import REFERENCES, Reference
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl models`."""
     parser.description = (
-        "List the networks with their trainable parameters and size as float32, beside the size "
-        "in paper A table 1; or show one's options and layers."
+        "List the networks with their trainable parameters and their size as float32, beside the "
+        "size in paper A table 1; or show the options and layers of one."
     )
     parser.epilog = "example: hpcddl models resnet18"
     parser.add_argument("name", nargs="?", help="the network to show in full")
@@ -100,7 +100,7 @@ def _layers(model: nn.Module, reference: Reference) -> list[tuple[str, str, str,
 
 
 def _parts(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The children, and in place of a plain sequence its members."""
+    """The children of a module; a plain sequence is replaced by its members."""
     for name, child in model.named_children():
         if type(child) is nn.Sequential:
             yield from _parts(child, f"{path}{name}.")

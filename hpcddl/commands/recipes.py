@@ -1,4 +1,4 @@
-"""`hpcddl recipes`: the commands for the papers' tables and figures, and what trains by name."""
+"""`hpcddl recipes`: lists the papers' tables and figures, and the packaged recipes."""
 
 import argparse
 from pathlib import Path
@@ -15,9 +15,9 @@ from hpcddl.recipes import find_recipe, names, read_recipe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl recipes`."""
     parser.description = (
-        "List the papers' tables and figures with their commands, then the packaged recipes; show "
-        "a table's settings, commands and printed numbers, or a recipe with its base merged in; "
-        "or draw a recipe's learning rate."
+        "List the papers' tables and figures with their commands, then the packaged recipes (named "
+        "sets of settings for `hpcddl train`). With a name: show the settings, commands and "
+        "printed numbers of a table, or all settings of a recipe; or draw its learning rate."
     )
     parser.epilog = "example: hpcddl recipes a.table4; hpcddl recipes swb300.dpsgd --plot rate.png"
     parser.add_argument("name", nargs="?", help="the table, figure or recipe to show in full")
@@ -27,15 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         const=Path("schedule.png"),
         metavar="OUT",
-        help="draw NAME's learning rate over epochs (.png, .pdf or .svg), if not to schedule.png",
+        help="draw the recipe's learning rate over epochs to OUT (.png, .pdf or .svg; "
+        "schedule.png if OUT is left out)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the lists, one table or recipe, or where its picture is.
+    """Prints the lists, or one table or recipe, or the path of the picture drawn.
 
     Raises:
-        UserError: no such table or recipe; a picture of none.
+        UserError: no such table or recipe; --plot without a recipe.
     """
     if arguments.plot:
         if not arguments.name:

@@ -1,7 +1,7 @@
-"""`hpcddl train RECIPE --smoke`: whether a recipe runs with this installation, without its data.
+"""`hpcddl train RECIPE --smoke`: checks that a recipe runs here, without its data.
 
 Two epochs of one step each, on random samples of the data's shape and classes. After the first
-epoch's checkpoint the run is stopped and taken up again, as a job that meets its time limit is.
+epoch's checkpoint the run is stopped and resumed, as a job that reaches its time limit is.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from hpcddl.run.stopping import Notice, Stopped
 
 
 def smoke(recipe: str, config: Config, world: World, began: float, own_batch: bool) -> int:
-    """Exit status 0 when both steps were taken and all losses are finite; rank 0 says so in a line.
+    """Returns exit status 0 if both steps were taken and all losses are finite; prints a line.
 
     Collective; `own_batch` keeps the config's global batch.
 
     Raises:
-        UserError: the recipe cannot be run, here or at all.
+        UserError: the recipe cannot be run here, or nowhere.
     """
     path = config.data.options["path"]
     of = world.together(lambda: contents(path))
@@ -51,10 +51,10 @@ def smoke(recipe: str, config: Config, world: World, began: float, own_batch: bo
 def rehearse(
     short: Config, of: Contents, world: World, folder: Path, began: float
 ) -> dict[str, Any]:
-    """The summary of `short`'s run in `folder`/run, with what `summary_of` adds. Collective.
+    """Runs `short` in `folder`/run; returns its summary as `summary_of` reads it. Collective.
 
-    The data is made in `folder`/data. What the run says of itself is left out: of two steps on
-    random samples it would be that nothing was learned.
+    The data is made in `folder`/data. The run's own output is hidden: after two steps on random
+    samples it could only say that nothing was learned.
     """
     samples = {"train": short.global_batch, "heldout": SAMPLES * world.size}
     if of.kind == "text":
@@ -77,10 +77,10 @@ def rehearse(
 
 @contextmanager
 def temporary_folder(world: World) -> Iterator[Path]:
-    """A folder that every rank sees; it is gone afterwards. Collective.
+    """Makes a folder that every rank sees, and removes it afterwards. Collective.
 
     Raises:
-        UserError: it cannot be made, or not be seen from every node.
+        UserError: it cannot be made, or is not visible from every node.
     """
     # Of several nodes, what all see is most likely where the job was started.
     here = None if world.node.size == world.size else "."
@@ -118,7 +118,7 @@ def summary_of(run: Path) -> dict[str, Any]:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has held: of its GPU, or of the host where it has none."""
+    """The most memory that this process has used: of its GPU, or of the host without a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -1,4 +1,4 @@
-"""Starts `hpcddl train`: on the ranks of this job, or by a launcher from a process that is none."""
+"""Starts `hpcddl train`, on the ranks of this job or by a launcher from outside a job."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hpcddl.run.stopping import STATUS
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """The command that trains one run, and goes on with it where it was stopped.
+    """The command that trains one run, or continues it where it was stopped.
 
     Attributes:
         recipe: a packaged recipe, or a YAML file.
         overrides: words `key=value` of it.
         folder: the run directory.
-        stage: as `hpcddl train --stage` has it; None: the data is read where it lies.
+        stage: as in `hpcddl train --stage`; None: the data is read where it is stored.
     """
 
     recipe: str
@@ -51,7 +51,8 @@ class TrainCommand:
     def by(self, launcher: Sequence[str], log: IO[str] | None = None) -> int:
         """Trains on the ranks that `launcher` starts; the exit status, see `train_by`.
 
-        1 also where a launcher ends well and the run has not: mpirun may, after a lost node.
+        The status is also 1 if the launcher ends with 0 but the run has not ended: mpirun may do
+        so after a lost node.
         """
         status = train_by(launcher, self.words, log)
         if status == 0 and not read_state(self.folder).ended:
@@ -61,7 +62,7 @@ class TrainCommand:
 
 
 def parse_launcher(text: str) -> list[str]:
-    """The words of a launcher.
+    """Splits a launcher's command line into words.
 
     Raises:
         UserError: there is none, or a quote is left open.
@@ -76,11 +77,11 @@ def parse_launcher(text: str) -> list[str]:
 
 
 def train_by(launcher: Sequence[str], words: Sequence[str], log: IO[str] | None = None) -> int:
-    """The exit status of `LAUNCHER hpcddl train WORDS`; what it prints goes to `log`, if given.
+    """Runs `LAUNCHER hpcddl train WORDS`; its exit status. Output goes to `log`, if given.
 
-    SIGUSR2 is passed on to the run, which then stops by itself (status 75, see stopping.py), or
-    dies of it where it does not listen yet, which counts as stopped too. An interrupt ends the run
-    before it is passed on.
+    SIGUSR2 is passed on to the run, which then stops by itself (status 75, see stopping.py). If
+    the run does not handle signals yet, it dies of it, which counts as stopped too. An interrupt
+    (Ctrl-C) ends the run and is then raised here.
 
     Raises:
         UserError: the launcher cannot be started.

@@ -1,4 +1,4 @@
-"""The commands of `hpcddl`, and how one of them is called."""
+"""The table of the commands of `hpcddl`, and the call of one of them."""
 
 import argparse
 import importlib
@@ -9,24 +9,39 @@ from hpcddl.common.errors import UserError
 
 # words -> (module with add_arguments and run, one line for --help)
 COMMANDS = {
-    "doctor": ("hpcddl.doctor.doctor", "what is installed and how it fits; what mends it"),
-    "train": ("hpcddl.commands.train", "train a network on all ranks of the launcher"),
-    "evaluate": ("data_prep.kaldi.evaluate", "held-out loss, or Kaldi posteriors, of a run"),
+    "doctor": (
+        "hpcddl.doctor.doctor",
+        "check the installation and the launch; say how to fix faults",
+    ),
+    "train": ("hpcddl.commands.train", "train a network, on all ranks that mpirun or srun starts"),
+    "evaluate": (
+        "data_prep.kaldi.evaluate",
+        "compute a run's held-out loss, or its scores for Kaldi",
+    ),
     "export": (
         "hpcddl.commands.export",
-        "the network of a run as safetensors, or as a torch program",
+        "save the network of a run as safetensors or as a torch program",
     ),
-    "recipes": ("hpcddl.commands.recipes", "list the packaged recipes, or show one in full"),
+    "recipes": (
+        "hpcddl.commands.recipes",
+        "list the papers' tables and the packaged recipes, or show one",
+    ),
     "models": ("hpcddl.commands.models", "list the networks with their sizes, or show one in full"),
     "sweep": ("hpcddl.sweeps.sweep", "families of runs: list them, or train one or all"),
     "submit": ("hpcddl.submit.submit", "submit a recipe, a sweep, prep or report to Slurm"),
     "jobs": ("hpcddl.submit.jobs", "the submitted jobs: state, progress, output"),
     "tune": ("hpcddl.tune.tune", "search a recipe's best rate, noise or other number"),
-    "compare": ("hpcddl.report.compare", "one table and one picture of several runs"),
-    "report": ("hpcddl.report.report", "one page of several runs, to read and to print"),
-    "analyze curvature": ("hpcddl.analysis.curvature", "the Hessian's eigenvalues of runs"),
-    "analyze landscape": ("hpcddl.analysis.landscape", "loss around the consensus of runs"),
-    "analyze interpolate": ("hpcddl.analysis.interpolate", "loss between two runs"),
+    "compare": ("hpcddl.report.compare", "compare several runs in one table and one picture"),
+    "report": ("hpcddl.report.report", "write one page about several runs, to read and to print"),
+    "analyze curvature": (
+        "hpcddl.analysis.curvature",
+        "compute eigenvalues of the Hessian at trained networks",
+    ),
+    "analyze landscape": ("hpcddl.analysis.landscape", "draw the loss around trained networks"),
+    "analyze interpolate": (
+        "hpcddl.analysis.interpolate",
+        "draw the loss on the line between two trained networks",
+    ),
     "prep kaldi": ("data_prep.kaldi.kaldi", "pack a Kaldi experiment into HDF5 shards"),
     "prep mini-corpus": ("data_prep.mini_corpus", "generate a small corpus in Kaldi's format"),
     "prep cifar": ("data_prep.cifar", "pack CIFAR-10 or CIFAR-100"),
@@ -34,10 +49,10 @@ COMMANDS = {
     "prep digits": ("data_prep.digits", "pack the 1,797 digits that come with scikit-learn"),
     "prep wikitext": ("data_prep.wikitext", "pack WikiText-2, or other text, word by word"),
     "prep libsvm": ("data_prep.libsvm", "pack LIBSVM files as dense vectors"),
-    "prep images": ("data_prep.images", "pack folders of images, as ImageNet's"),
-    "data info": ("hpcddl.inspect.info", "what a shard set holds"),
+    "prep images": ("data_prep.images", "pack folders of images, such as ImageNet"),
+    "data info": ("hpcddl.inspect.info", "say what a shard set holds"),
     "data verify": ("hpcddl.inspect.verify", "compare every byte of a shard set with its manifest"),
-    "data show": ("hpcddl.inspect.show", "draw samples of a shard set and how often classes occur"),
+    "data show": ("hpcddl.inspect.show", "draw samples of a shard set, and its class frequencies"),
     "reproduce fig2a": ("hpcddl.reproduce.fig2a", "DPSGD at a high rate (paper A fig. 2a)"),
     "reproduce fig2b": ("hpcddl.reproduce.fig2b", "DPSGD's test error (paper A fig. 2b)"),
     "reproduce table4-mini": (
@@ -59,10 +74,10 @@ COMMANDS = {
 
 
 def call(name: str, words: Sequence[str]) -> int:
-    """Imports the command `name`, and nothing of others, and runs it; its exit status.
+    """Imports only the command `name` and runs it; returns its exit status.
 
     Raises:
-        UserError: the words are not what it takes, or what it says of its input.
+        UserError: the words are not valid for it, or the command raises it.
     """
     module = importlib.import_module(COMMANDS[name][0])
     parser = _Parser(prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -73,7 +88,7 @@ def call(name: str, words: Sequence[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, like all others."""
+    """An argument parser that raises its errors as UserError: one line."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")

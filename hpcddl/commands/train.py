@@ -1,4 +1,4 @@
-"""`hpcddl train`: from a recipe and a launcher's ranks to a finished run directory."""
+"""`hpcddl train`: trains a recipe on the ranks of a launcher, into a run directory."""
 
 import argparse
 import time
@@ -16,37 +16,43 @@ from hpcddl.run.stopping import STATUS, Stopped, noticing
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl train`."""
-    parser.description = "Train on all ranks that the launcher started."
+    parser.description = "Train a network on all ranks that the launcher (mpirun, srun) started."
     parser.epilog = (
         "example: mpirun -np 4 hpcddl train swb300.dpsgd data.path=shards/swb300 --out runs/a"
     )
     parser.add_argument("recipe", help="a packaged recipe (see `hpcddl recipes`) or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that replace the recipe's; dots lead into sections, as in model.layers=2",
+    )
     parser.add_argument("--out", type=Path, help="the run directory (default: runs/RECIPE)")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest whole checkpoint, if there is one, on as many ranks or others",
+        help="continue from the newest intact checkpoint, if there is one; the number of ranks may "
+        "differ",
     )
     parser.add_argument(
         "--stage",
         type=folder_argument,
         metavar="DIR",
-        help="copy the data to this folder of every node's own disk first, and read it there",
+        help="first copy the data to this folder on the disk of every node, and read it there",
     )
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="only show that the recipe runs here: two steps, each with evaluation and checkpoint, "
-        "and a restart between them, on random samples in a temporary folder; the batch is a few "
-        "samples per learner unless global_batch=N is given",
+        help="only check that the recipe runs here: two steps, each with evaluation and "
+        "checkpoint, and a restart between them, on random samples in a temporary folder; the "
+        "batch is a few samples per learner unless global_batch=N is given",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0 when the run ended by itself, diverged or not; 1 after a smoke that did not.
+    """Trains; exit status 0 if the run ended by itself, diverged or not.
 
-    75 when SIGUSR2 or SIGTERM has stopped it, with a checkpoint.
+    1 after a --smoke that failed; 75 if SIGUSR2 or SIGTERM stopped the run with a checkpoint.
     """
     began = time.time()
     a = arguments
@@ -67,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def default_folder(recipe: str) -> Path:
-    """runs/NAME of a packaged recipe (whose name has dots in it) or of a YAML file."""
+    """Returns runs/NAME for a packaged recipe (whose name has dots in it) or a YAML file."""
     return Path("runs") / name_of(recipe)
 
 

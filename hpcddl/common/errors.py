@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend, and warnings of what a run survives."""
+"""The error for input that the user can correct, and warnings that do not end a run."""
 
 import sys
 
@@ -13,5 +13,5 @@ class UserError(Exception):
 
 
 def warn(text: str) -> None:
-    """One line on the standard error; on several ranks the caller lets one of them say it."""
+    """Prints a warning line to standard error; the caller makes sure that only one rank does."""
     print(f"hpcddl: warning: {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writes files that are either complete or absent."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 22
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write aside, synced and renamed at the end, removed on any error.
+    """Opens a temporary file for `path`: renamed to it at the end, removed on any error.
 
     A reader sees the old file or the new one, never a part.
     """
@@ -39,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """Where this process writes what will become `path`: no other's, should two write the same."""
+    """Returns a temporary name for `path` that no other process uses."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
@@ -62,9 +62,9 @@ def sha256(path: Path) -> str:
 
 
 def checksum(path: Path, offset: int = 0, size: int | None = None) -> str:
-    """XXH3 (128 bit, hexadecimal) of `size` bytes from `offset`, or of all to the end.
+    """Computes XXH3 (128 bit, hexadecimal) of `size` bytes from `offset`, or up to the end.
 
-    Ten times faster than SHA-256, and as good against damage (not against an enemy).
+    It is ten times faster than SHA-256 and detects damage as well, but not forgery.
     """
     digest = xxhash.xxh3_128()
     left = size if size is not None else path.stat().st_size - offset

@@ -4,5 +4,5 @@ import math
 
 
 def finite(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity: null stands for both, and for what was not measured."""
+    """Replaces NaN and infinity, which JSON does not have, by None (null); None stays None."""
     return value if value is not None and math.isfinite(value) else None

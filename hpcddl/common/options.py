@@ -34,7 +34,7 @@ class Strict(BaseModel):
 
 
 def nearest(word: str, valid: Any) -> str:
-    """A hint: the valid word most like `word`, or all of them."""
+    """Returns a hint for an error: the valid word most similar to `word`, or all of them."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f"nearest: {close[0]!r}" if close else f"valid: {', '.join(valid) or 'none'}"
 
@@ -51,7 +51,7 @@ class Choice:
         return table[self.name](*arguments, **self.options)
 
     def plain(self) -> dict[str, Any]:
-        """As it would be written in a recipe, defaults included."""
+        """Returns it as a recipe would write it, with all defaults."""
         values = {
             key: value.plain() if isinstance(value, Choice) else value
             for key, value in self.options.items()
@@ -60,7 +60,7 @@ class Choice:
 
 
 def options_of(entry: Callable[..., Any]) -> type[BaseModel]:
-    """The keyword-only parameters of a function or class as a validating model."""
+    """Makes a validating model of the keyword-only parameters of a function or class."""
     function = entry.__init__ if inspect.isclass(entry) else entry
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, now and then a line elsewhere."""
+"""Shows progress on standard error: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Progress:
             self._bar.close()
 
     def add(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Counts so many more things as done."""
         with self._lock:
             self.done += count
             if self._bar is not None:
@@ -52,7 +52,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the beginning."""
         return max(time.monotonic() - self._began, 1e-9)
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Ascending numbers, neighbours as a range: 0-3,8."""
+    """Writes ascending numbers, consecutive ones as a range: 0-3,8."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

@@ -19,7 +19,7 @@ from hpcddl.data.sampler import steps_per_epoch
 
 @dataclass(frozen=True)
 class BlockShuffle:
-    """How well blocks are mixed: `block` consecutive samples each, a buffer of `buffer` samples."""
+    """How blocks are mixed: `block` consecutive samples each, in a buffer of `buffer` samples."""
 
     block: int = 4096
     buffer: int = 65536
@@ -67,7 +67,7 @@ class Ranges:
 def learner_part(
     shard_ends: NDArray, block: int, seed: int, epoch: int, *, rank: int, ranks: int, batch: int
 ) -> Ranges:
-    """What learner `rank` reads in an epoch: its part of the permuted blocks, `steps * batch` long.
+    """Returns what learner `rank` reads in an epoch: `steps * batch` samples of permuted blocks.
 
     The last block of a shard may be shorter. `shard_ends` (S,) is one past each shard's last
     sample. Raises UserError when there are fewer samples than one global batch takes.
@@ -94,7 +94,7 @@ def block_batches(
 ) -> tuple[Ranges, Iterator[NDArray[np.int64]]]:
     """What learner `rank` reads in an epoch, in order, and its (B,) samples of each step.
 
-    With `kept` it keeps its blocks for good, those of epoch 0, and permutes them each epoch.
+    With `kept` the learner has the blocks of epoch 0 in every epoch, in another order.
     """
     # Without the 1, learner 0 would draw from the stream that has permuted the blocks.
     generator = np.random.default_rng([seed, epoch, rank + 1])

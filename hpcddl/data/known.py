@@ -1,4 +1,4 @@
-"""What the data sets that recipes name hold, for those who have to do without the data."""
+"""Describes the data sets that recipes name, for use where the data itself is missing."""
 
 from __future__ import annotations
 

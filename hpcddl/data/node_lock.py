@@ -1,4 +1,4 @@
-"""A lock between processes of one node; it dies with its holder, so nobody has to break it."""
+"""A lock between processes of one node, released when its holder ends in any way."""
 
 from __future__ import annotations
 

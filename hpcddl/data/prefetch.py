@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Source(Protocol):
-    """What can be prefetched: whole batches, gathered into buffers that live for ever."""
+    """What can be prefetched: whole batches, gathered into buffers that are used again."""
 
     def buffers(self, batch: int, pin_memory: bool = False) -> tuple[Tensor, Tensor]:
         """Uninitialised host tensors for `batch` samples."""
@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 class Prefetcher:
-    """Batches on `device`, gathered by one thread up to `depth` ahead, in an order free of it.
+    """Batches on `device`, gathered by one thread up to `depth` ahead, in the order asked for.
 
     `depth` 0 gathers in the caller's thread. A batch is valid until the next one is asked for: its
     tensors belong to a ring of depth + 1 buffers and are overwritten after that. On the CPU the

@@ -23,7 +23,7 @@ def epoch_permutation(samples: int, seed: int, epoch: int) -> NDArray[np.unsigne
 
 
 def steps_per_epoch(samples: int, ranks: int, batch: int) -> int:
-    """N // nB: every learner takes equally many windows, none twice; the rest waits for its luck.
+    """N // nB: all learners take equally many windows, none twice; the remainder is left out.
 
     Raises UserError when there are fewer windows than one global batch takes.
     """

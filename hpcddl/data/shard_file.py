@@ -37,7 +37,7 @@ class Region:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
     def map(self, path: Path) -> NDArray:
@@ -245,7 +245,7 @@ def _compare(path: Path, what: str, got: str, entry: ShardEntry, name: str) -> N
 
 
 def structure_checksum(path: Path, regions: Mapping[str, Region]) -> str:
-    """Sums up all bytes outside the datasets; those inside have checksums of their own."""
+    """Computes the checksum of all bytes outside the datasets, which have their own checksums."""
     digest = xxhash.xxh3_128()
     with open(path, "rb", buffering=0) as file:
         for region in sorted(regions.values(), key=lambda region: region.offset):

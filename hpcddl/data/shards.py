@@ -182,7 +182,7 @@ _HUGE_PAGE_BYTES = 2 << 20
 
 
 def _huge_pages(shape: tuple[int, ...], dtype: str) -> NDArray:
-    """An uninitialised array on whole huge pages: gathering into small ones is up to 30 % slower.
+    """Allocates an array on huge pages; gathering into small pages is up to 30 % slower.
 
     NumPy asks the kernel for them in arrays of at least 4 MiB, torch does not.
     """

@@ -1,4 +1,4 @@
-"""Copies a shard set to a node's own disk, once per node, and never trusts half a copy.
+"""Copies a shard set to a node's own disk, once per node, and never uses a partial copy.
 
 A copy grows under a name of its own and is renamed when every byte has been compared with the
 manifest's checksums and is on the disk. One process copies, others of the node wait for it.
@@ -26,7 +26,7 @@ _POLL_SECONDS = 0.05
 
 
 def folder_argument(text: str) -> Path:
-    """The value of --stage; an unset variable must not become the current folder."""
+    """Checks the value of --stage: an unset shell variable must not mean the current folder."""
     if not text:
         raise ArgumentTypeError("no folder given; is the variable set?")
     return Path(text)
@@ -53,7 +53,7 @@ def stage(world: World, source: Path, folder: Path) -> Path:
 
 
 def staged_path(source: Path, folder: Path) -> Path:
-    """Where a set's copy lies: named by its manifest, hence by every byte of the set."""
+    """Returns where a set's copy is stored: its name is a checksum of the manifest."""
     read_manifest(source)
     return folder / f"hpcddl-{checksum(source / MANIFEST)}"
 
@@ -61,10 +61,10 @@ def staged_path(source: Path, folder: Path) -> Path:
 def stage_here(source: Path, folder: Path, *, shown: bool) -> Path:
     """Copies the shard set `source` into `folder` unless a whole copy is there; returns its path.
 
-    `shown` false does it silently: one rank of a job speaks for all.
+    `shown` false hides the progress: only one rank of a job shows it.
 
     Raises UserError when there is too little room or the disk fills up (nothing is left behind),
-    a file of the set is damaged, or another process holds the lock and does not get on.
+    a file of the set is damaged, or another process holds the lock and makes no progress.
     """
     manifest = read_manifest(source)
     target = staged_path(source, folder)
@@ -128,7 +128,7 @@ def _copy(source: Path, target: Path, manifest: Manifest, shown: bool) -> None:
 
 
 def _size(path: Path) -> int:
-    """In bytes; -1 of what is not there."""
+    """Size in bytes; -1 if there is no such file."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Random samples in the place of a data set that is not there."""
+"""Writes random samples in place of a data set that is missing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from hpcddl.data.shard_writer import ShardSetWriter
 
 
 def write_stand_in(folder: Path, contents: Contents, samples: Mapping[str, int]) -> None:
-    """A shard set in the new folder `folder`: of each split so many `samples` (of text: tokens).
+    """Writes a shard set to the new `folder`; `samples` of each split (for text: tokens).
 
     Numbers are N(0, 1), pixels and classes uniform; the same samples every time.
     """

@@ -16,7 +16,7 @@ from hpcddl.data.split_files import SplitFiles, open_files
 
 
 class TokenWindows:
-    """The windows of `bptt` tokens that a split's stream is cut into, each with the tokens after.
+    """A split's stream of tokens, cut into windows of `bptt` tokens; labels are the next tokens.
 
     A language model carries its hidden state from one window to the next (paper B, appendix C.5):
     `order` gives every row of every learner a contiguous part of the stream. Nothing is mapped
@@ -61,10 +61,10 @@ class TokenWindows:
             yield starts + step
 
     def in_order(self, *, rank: int, ranks: int, batch: int) -> Iterator[NDArray]:
-        """Every window once over all ranks: of the rank's share of `streams`, one of each per step.
+        """Every window once over all ranks: at each step one of each stream in this rank's share.
 
-        The same streams on any number of ranks, of N // streams windows or one more. Those are the
-        first rows. `batch` bounds nothing: a row is a stream.
+        The streams are the same on any number of ranks. They have N // streams windows or one
+        more; the longer ones are the first rows. `batch` has no effect: a row is a stream.
         """
         bounds = np.arange(self.streams + 1, dtype=np.int64) * len(self) // self.streams
         mine = slice(self.streams * rank // ranks, self.streams * (rank + 1) // ranks)

@@ -48,7 +48,7 @@ def set_files(source: Path, manifest: Manifest) -> Iterator[SetFile]:
 
 
 def _shard_parts(entry: ShardEntry, manifest: Manifest) -> list[tuple[str, int]]:
-    """Structure and datasets in turns."""
+    """The parts of a shard in file order: structure and datasets alternate."""
     parts, end = [], 0
     for name, offset in sorted(entry.offsets.items(), key=lambda item: item[1]):
         size = entry.samples * manifest.fields[name].sample_bytes
@@ -58,7 +58,7 @@ def _shard_parts(entry: ShardEntry, manifest: Manifest) -> list[tuple[str, int]]
 
 
 def copy_set(source: Path, target: Path, manifest: Manifest, count: Count) -> None:
-    """Copies a set into the empty folder `target`; `count` hears of every n bytes written.
+    """Copies a set into the empty folder `target`; calls `count(n)` after every n bytes.
 
     Raises UserError naming the file that is cut or altered; OSError, as on a full disk.
     """

@@ -1,4 +1,4 @@
-"""What only ranks together can tell: how far their clocks are apart, what disk they share."""
+"""Facts that need several ranks: how far their clocks differ, and what disk they share."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _POLL_SECONDS = 0.1
 
 
 def clocks(comm: MPI.Intracomm) -> tuple[float, float]:
-    """How far this rank's clock is ahead of rank 0's, and the error, in seconds. Collective.
+    """Measures how far this rank's clock is ahead of rank 0's, and the error. Collective.
 
-    Half a round trip after rank 0 has asked, the answer was given; the fastest of ten counts.
+    In seconds. An answer is taken to be given half a round trip after the question; the fastest
+    of ten questions counts.
     """
     if comm.rank == 0:
         offsets = [(0.0, 0.0)]
@@ -48,9 +49,9 @@ def clocks(comm: MPI.Intracomm) -> tuple[float, float]:
 
 
 def storage(comm: MPI.Intracomm, folder: Path) -> Storage:
-    """Whether all ranks see in `folder` what rank 0 writes there, and may write. Collective.
+    """Tests that all ranks can write in `folder` and see what rank 0 writes. Collective.
 
-    Of a folder that is yet to be made the nearest parent is taken. Nothing is left behind.
+    If the folder does not exist yet, its nearest existing parent is tested. No file is left.
     """
     folder = comm.bcast(_existing(folder.absolute()))
     mark = folder / comm.bcast(f".hpcddl-doctor-{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""`hpcddl doctor`: what is installed, how the ranks are launched, and what mends it."""
+"""`hpcddl doctor`: checks the installation and the launch, and says how to fix faults."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ from hpcddl.doctor.software import software
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl doctor`."""
     parser.description = (
-        "Look at the libraries, the launch, the nodes and the disks, by itself or on all ranks of "
-        "a launcher; say what is wrong and what mends it. Exit status 1 when training cannot work."
+        "Check the libraries, the launch, the nodes and the disks, on this machine or on all "
+        "ranks that a launcher starts; say what is wrong and how to fix it. Exit status 1 when "
+        "training cannot work."
     )
     parser.epilog = "example: mpirun -np 16 --map-by ppr:8:node --bind-to none hpcddl doctor"
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will go")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), help="folder in which runs will be stored"
+    )
     parser.add_argument("--json", action="store_true", help="print facts and findings as JSON")
     parser.add_argument(
         "--patience", type=above(0), default=60.0, help="seconds to wait for the other ranks"
@@ -38,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 0, or 1 after a fault."""
+    """Prints the report; exit status 0, or 1 after a fault."""
     job = gather(arguments.out, arguments.patience)
     findings = examine(job)
     verdict = worst(findings.values()).verdict
@@ -50,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def gather(folder: Path, patience_seconds: float) -> Job:
-    """The facts of all ranks, on every rank. Collective."""
+    """Gathers the facts of all ranks on every rank. Collective."""
     own = Rank(
         host=os.uname().nodename,
         promised=promised_size(os.environ),
@@ -79,10 +82,10 @@ def gather(folder: Path, patience_seconds: float) -> Job:
 
 @contextmanager
 def _at_most(seconds: float, host: str) -> Iterator[None]:
-    """Ends the process, saying why, if what is inside takes longer.
+    """Ends the process with a message if the code inside takes longer.
 
-    The first message between two nodes hangs for ever where MPI picks an interface that does not
-    connect them, and a rank in a collective hears no signal.
+    The first message between two nodes hangs for ever if MPI chose an interface that does not
+    connect them, and Python handles no signal while a rank is inside a collective.
     """
 
     def give_up() -> None:
@@ -105,7 +108,7 @@ def _at_most(seconds: float, host: str) -> Iterator[None]:
 
 
 def lines(job: Job, findings: Mapping[str, Finding]) -> list[str]:
-    """Versions, then one line per check, each fault and warning with its mend below."""
+    """Versions, then one line per check; each fault and warning with its fix below."""
     versions = ", ".join(f"{name} {text}" for name, text in job.first.software.versions.items())
     width = max(map(len, findings))
     text = [versions]

@@ -1,4 +1,4 @@
-"""What is known of a job: gathered on its ranks, plain data, so that a test can make it up."""
+"""The facts of a job, gathered on its ranks: plain data, which tests can invent."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Slurm:
-    """What Slurm says; its commands are asked by rank 0 alone."""
+    """What Slurm says; only rank 0 calls its commands."""
 
     version: str = ""
     """Empty where srun is not on PATH, or has no cluster."""
@@ -88,7 +88,7 @@ class Slurm:
 
 @dataclass(frozen=True)
 class Rank:
-    """All of one rank."""
+    """All facts of one rank."""
 
     host: str = ""
     rank: int = 0
@@ -111,13 +111,13 @@ class Rank:
 
 @dataclass(frozen=True)
 class Job:
-    """All ranks, in their order."""
+    """The facts of all ranks, in their order."""
 
     ranks: tuple[Rank, ...]
 
     @property
     def first(self) -> Rank:
-        """Rank 0, whose word counts where all say the same."""
+        """Rank 0, used where all ranks say the same."""
         return self.ranks[0]
 
     @property

@@ -12,10 +12,10 @@ ORDER: tuple[Verdict, ...] = ("ok", "warn", "fault")
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict with the fact that led to it and, unless all is well, one line that mends it.
+    """A verdict with the fact that led to it and, if something is wrong, one line that fixes it.
 
-    A fault: training does not start, breaks, or is not the job that was asked for. A warning: it
-    trains, but slower or more fragile than this machine allows.
+    Fault: training does not start, breaks, or is not the job that was asked for. Warning: it
+    trains, but is slower or less robust than this machine allows.
     """
 
     verdict: Verdict
@@ -24,15 +24,15 @@ class Finding:
 
 
 def ok(found: str) -> Finding:
-    """Nothing to mend."""
+    """Makes a finding without a fault."""
     return Finding("ok", found)
 
 
 def counted(number: int, noun: str) -> str:
-    """1 rank, 2 ranks."""
+    """Writes a number with its noun: 1 rank, 2 ranks."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def worst(findings: Iterable[Finding]) -> Finding:
-    """The first of the gravest."""
+    """Returns the first of the most serious findings."""
     return max(findings, key=lambda one: ORDER.index(one.verdict))

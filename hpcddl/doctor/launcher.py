@@ -9,7 +9,7 @@ from hpcddl.doctor.finding import Finding, counted, ok, worst
 
 
 def ranks(job: Job) -> Finding:
-    """Whether MPI joined what the launcher started; else N ranks are N worlds of one."""
+    """Whether MPI joined all ranks that were started; if not, N ranks are N worlds of one."""
     first = job.first
     if first.promised is not None and first.promised != first.size:
         return Finding(
@@ -128,7 +128,7 @@ def _gpus(node: list[Rank]) -> Finding:
 
 
 def slurm(job: Job) -> Finding:
-    """What Slurm promises, and whether its srun can start MPI."""
+    """What Slurm has granted, and whether its srun can start MPI."""
     found = job.first.slurm
     if not found.version:
         return ok("none here")

@@ -69,7 +69,7 @@ def thread_multiple(job: Job) -> Finding:
 
 
 def horovod(job: Job) -> Finding:
-    """Whether Horovod can average what lies on a GPU."""
+    """Whether Horovod can average gradients on a GPU."""
     for one in job.ranks:
         found = one.software
         if found.gpus and "horovod" not in found.broken and not found.horovod_nccl:

@@ -93,7 +93,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _output(*words: str) -> str:
-    """What a command prints, on whichever stream."""
+    """Runs a command; returns what it prints on both streams."""
     try:
         done = subprocess.run(
             words, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False

@@ -41,7 +41,7 @@ def locked_memory(job: Job) -> Finding:
 
 
 def shared_memory(job: Job) -> Finding:
-    """Whether /dev/shm holds what the ranks of a node pass each other."""
+    """Whether /dev/shm has room for the messages between the ranks of a node."""
     return worst([_shared_memory(node) for node in job.nodes])
 
 
@@ -59,7 +59,7 @@ def _shared_memory(node: list[Rank]) -> Finding:
 
 
 def run_folder(job: Job) -> Finding:
-    """Whether all ranks can write where the runs go, and find there what others wrote."""
+    """Whether all ranks can write to the run folder, and see there what others wrote."""
     first = job.first
     for one in job.ranks:
         if one.storage and one.storage.fault:
@@ -83,7 +83,7 @@ def run_folder(job: Job) -> Finding:
 
 
 def locks(job: Job) -> Finding:
-    """Whether files can be locked where the runs go, by which a second job there is refused.
+    """Whether files can be locked in the run folder; by locks a second job is refused.
 
     Shards are opened without HDF5's locks, whatever HDF5_USE_FILE_LOCKING says.
     """

@@ -1,4 +1,4 @@
-"""What one rank's libraries say of themselves, broken ones included."""
+"""Asks one rank's libraries for their versions and abilities, broken ones included."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _imported(names: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _linked_mpi(library: Path) -> str:
-    """As ldd finds it: in this process one of the same name that was loaded before hides it."""
+    """Finds the MPI of a library by ldd: in this process another of that name may hide it."""
     try:
         done = subprocess.run(
             ["ldd", library], capture_output=True, text=True, timeout=30, check=False

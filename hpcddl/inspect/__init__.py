@@ -1,1 +1,1 @@
-"""`hpcddl data`: what a shard set holds, whether it is whole, and how it looks."""
+"""`hpcddl data`: what a shard set holds, whether it is undamaged, and how it looks."""

@@ -17,14 +17,14 @@ _EXTREMES = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl data info`."""
-    parser.description = "What a shard set holds: samples, classes, and where it comes from."
+    parser.description = "Say what a shard set holds: samples, classes, and where it comes from."
     parser.epilog = "example: hpcddl data info shards/swb300 --json"
     parser.add_argument("path", type=Path, metavar="PATH", help="the folder of the shard set")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints."""
+    """Prints what the set holds."""
     facts = describe(arguments.path)
     print(json.dumps(facts) if arguments.json else _text(facts))
     return 0

@@ -20,9 +20,9 @@ def stored(files: SplitFiles, field: str, indices: NDArray[np.int64]) -> NDArray
 
 
 def spread(first: int, count: int, samples: int) -> NDArray[np.int64]:
-    """Picks at most `count` samples at equal distances from `first` on, around the end.
+    """Picks at most `count` samples at equal distances from `first` on, continuing at the start.
 
-    So those of a set that is sorted by class have all its classes among them.
+    In a set that is sorted by class they thus come from all classes.
     """
     count = min(count, samples)
     return (first + np.arange(count) * samples // count) % samples

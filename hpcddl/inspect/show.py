@@ -14,15 +14,15 @@ from hpcddl.inspect.pictures import PICTURES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl data show`."""
     parser.description = (
-        "Draws samples of a shard set: of speech one window with its labels, of images a grid, of "
-        "vectors some rows, of text a passage; and how often each class occurs in training."
+        "Draw samples of a shard set (for speech one window with its labels, for images a grid, "
+        "for vectors some rows, for text a passage) and how often each class occurs in training."
     )
     parser.epilog = "example: hpcddl data show shards/swb300 --split heldout --sample 17"
     add = parser.add_argument
     add("path", type=Path, metavar="PATH", help="the folder of the shard set")
-    add("--split", default="train", help="which split the samples are from")
-    add("--sample", type=int, default=0, help="which sample, or the first of several, from 0")
-    add("--out", type=Path, help="the picture (.png, .pdf or .svg), if not ./NAME.png of PATH")
+    add("--split", default="train", help="the split to draw samples from")
+    add("--sample", type=int, default=0, help="number of the (first) sample, from 0")
+    add("--out", type=Path, help="picture (.png, .pdf or .svg); default: ./NAME.png, PATH's name")
 
 
 def run(arguments: argparse.Namespace) -> int:

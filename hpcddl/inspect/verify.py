@@ -15,8 +15,8 @@ from hpcddl.data.verify import faults
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl data verify`."""
     parser.description = (
-        "Reads every byte of a shard set and compares checksums with its manifest. Names every "
-        "file that is missing, cut or altered; exit status 2 when there is one."
+        "Read every byte of a shard set and compare checksums with its manifest. Name every file "
+        "that is missing, cut or altered; exit status 2 when there is one."
     )
     parser.epilog = "example: hpcddl data verify shards/swb300"
     parser.add_argument("path", type=Path, metavar="PATH", help="the folder of the shard set")

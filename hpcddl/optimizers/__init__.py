@@ -19,7 +19,7 @@ def sgd(
     nesterov: bool = False,
     weight_decay: NonNegativeFloat = 0.0,
 ) -> torch.optim.Optimizer:
-    """SGD with momentum, without dampening; the rate 0 stands until the schedule sets one.
+    """SGD with momentum, without dampening; its rate is 0 until the schedule sets one.
 
     Raises:
         UserError: Nesterov's momentum without momentum.

@@ -1,4 +1,4 @@
-"""A learner's local step, whole: unscale, clip, add noise, step."""
+"""A learner's whole local step: unscale, clip, add noise, step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hpcddl.optimizers.noise import GradientNoise
 
 
 class GradientStep:
-    """Steps weights along their gradient, be it the learners' mean or this one's own.
+    """Steps weights along their gradient, which is the learners' mean or this learner's own.
 
     The gradient is divided by the loss scale first, and no step is taken (u_j = 0) where it has
     overflowed. Then all tensors are clipped as one vector, g <- g * min(1, clip_norm / |g|)

@@ -1,4 +1,4 @@
-"""LARS: every layer's step is proportional to the norm of its weights."""
+"""LARS: the step of every layer is proportional to the norm of its weights."""
 
 from typing import Annotated, Any
 
@@ -50,7 +50,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def _scales(weights: Any, gradients: Any, trust: float, weight_decay: float) -> Tensor:
-    """(layers,) lambda of every layer, where they lie: no value is fetched from a GPU."""
+    """(layers,) lambda of every layer, on the weights' device: a GPU is not waited for."""
     w = torch.stack(torch._foreach_norm(weights))
     below = torch.stack(torch._foreach_norm(gradients)) + weight_decay * w
     return torch.where((w > 0) & (below > 0), trust * w / below, torch.ones_like(w))

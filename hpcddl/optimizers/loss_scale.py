@@ -31,7 +31,7 @@ class LossScale:
 
     @torch.no_grad()
     def unscale(self, parameters: Iterable[Tensor]) -> bool:
-        """p.grad <- p.grad / s in place; whether to step along it."""
+        """p.grad <- p.grad / s in place; returns whether to step along it."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         found = torch.zeros(1, device=gradients[0].device)
         inverse = torch.full_like(found, 1 / self.value)
@@ -45,13 +45,13 @@ class LossScale:
         return True
 
     def agree(self, comm: MPI.Intracomm) -> None:
-        """All learners take the least s, and as one the least number of good steps."""
+        """Gives all learners the smallest s, and the smallest number of good steps."""
         both = np.array([self.value, self.good], np.float64)
         comm.Allreduce(MPI.IN_PLACE, both, MPI.MIN)
         self.value, self.good = float(both[0]), int(both[1])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on from."""
+        """Returns what a resumed run needs."""
         return {"value": self.value, "good": self.good}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

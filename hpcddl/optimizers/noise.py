@@ -1,4 +1,4 @@
-"""Gaussian noise that every learner can draw alike."""
+"""Gaussian noise that is the same on every learner."""
 
 import numpy as np
 import torch

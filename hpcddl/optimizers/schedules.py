@@ -133,7 +133,7 @@ def cosine(
 
 
 def agree_until(epoch: int, one: Schedule, other: Schedule) -> bool:
-    """Whether both give the same rates up to `epoch`, looked at 100 times per epoch."""
+    """Whether both give the same rates up to `epoch`, compared at 100 points per epoch."""
     return all(one(i / 100) == other(i / 100) for i in range(100 * epoch))
 
 

@@ -1,1 +1,1 @@
-"""What people look at after training. Knows run directories only, not how they were made."""
+"""Tables, pictures and pages about runs. Reads run directories; starts no training."""

@@ -1,4 +1,4 @@
-"""What `hpcddl analyze` left beside runs, read back as it was found there."""
+"""Reads the results that `hpcddl analyze` has stored beside runs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Plan = TypeVar("Plan")
 
 
 def landscapes(runs: Sequence[Run]) -> dict[SurfacePlan, list[Landscape]]:
-    """Landscapes of the runs by what was asked, in the runs' order."""
+    """Landscapes of the runs, grouped by the settings of the analysis, in the runs' order."""
     return _by_plan(runs, "landscape", SurfacePlan, _landscape)
 
 
 def curvatures(runs: Sequence[Run]) -> dict[SpectrumPlan, list[Curvature]]:
-    """Curvatures of the runs by what was asked, in the runs' order."""
+    """Curvatures of the runs, grouped by the settings of the analysis, in the runs' order."""
     return _by_plan(runs, "curvature", SpectrumPlan, _curvature)
 
 
 def lines(runs: Sequence[Run]) -> list[tuple[Line, Losses]]:
-    """What lies between each run and the other that it was compared with."""
+    """The line between each run and the run with which it was compared."""
     folders = [run.folder / "analysis" / "interpolate" for run in runs]
     return [
         _read(folder / "interpolate.json", lambda path, said: _line(path.parent, said))
@@ -83,7 +83,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path, take: Callable[[Path, Any], Found]) -> Found:
-    """`take` of the file and its JSON.
+    """Calls `take` with the file and its JSON.
 
     Raises:
         UserError: not as the command writes it.

@@ -17,7 +17,7 @@ MOST = 12
 
 
 def draw(runs: Sequence[Run]) -> Iterator[Picture]:
-    """Contours, spectra and lines; results of one plan side by side, on one scale."""
+    """Draws contours, spectra and lines; results of one plan side by side on one scale."""
     for i, (plan, found) in enumerate(landscapes(runs).items()):
         yield _picture(
             partial(landscape_plot.draw, found[:MOST], plan, spacing=None, log=False),
@@ -53,7 +53,7 @@ def draw(runs: Sequence[Run]) -> Iterator[Picture]:
 
 
 def _picture(draw: Callable[..., object], written: str, name: str, about: str) -> Picture:
-    """What `draw` leaves in a folder."""
+    """Calls `draw` with a folder and reads the picture that it writes there."""
     with TemporaryDirectory() as folder:
         draw(folder=Path(folder))
         image, pdf = ((Path(folder) / f"{written}.{s}").read_bytes() for s in ("png", "pdf"))

@@ -15,14 +15,14 @@ from hpcddl.run.records import Run, read_run, training_seconds
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl compare`."""
     parser.description = (
-        "Compare finished runs: a table, and held-out loss by epoch, time and bytes."
+        "Compare finished runs: print a table, and draw held-out loss by epoch, time and bytes."
     )
     parser.epilog = "example: hpcddl compare runs/ssgd runs/dpsgd --out runs/comparison.png"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     parser.add_argument(
         "--target",
         metavar="loss=X|accuracy=Y",
-        help="what it took each run to get there: held-out nats, or accuracy from 0 to 1",
+        help="also show what each run needed to reach this held-out loss or accuracy (0 to 1)",
     )
     parser.add_argument("--out", type=Path, help="the picture to draw (.png, .pdf or .svg)")
 

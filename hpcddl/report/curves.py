@@ -1,4 +1,4 @@
-"""Curves of all runs, a picture each: what was lost, at what cost, and the noise behind it."""
+"""Curves of all runs, a picture for each quantity: loss, cost, and noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAR = 3
 
 @dataclass(frozen=True)
 class Curves:
-    """One picture: of which records of a run, what against what; None is left out."""
+    """One picture: which values of which records are drawn; None is left out."""
 
     name: str
     about: str
@@ -215,7 +215,7 @@ def _draw(runs: Sequence[Run], curves: Curves, points: Sequence[Points]) -> Pict
 
 
 def _top(runs: Sequence[Run], points: Sequence[Points]) -> float | None:
-    """Where to cut what diverged, so that the other runs can be told apart; None: nowhere."""
+    """Where to cut the axis so that diverged runs do not hide the others; None: nowhere."""
     pairs = list(zip(runs, points, strict=True))
     calm = [y for run, found in pairs if not run.summary["diverged"] for _, y in found]
     greatest = max(calm, default=0.0)

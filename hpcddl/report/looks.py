@@ -1,4 +1,4 @@
-"""How runs are told apart in a picture: each by itself, or many by strategy."""
+"""The colours and line styles of runs: one for each run, or for many runs by strategy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Look:
 
 
 def looks(runs: Sequence[Run]) -> list[Look]:
-    """Up to `MOST` runs have a look of their own; more share that of their strategy.
+    """Gives up to `MOST` runs a look of their own; more share that of their strategy.
 
     Where there are more strategies than colours, those of the fewest runs share grey.
     """
@@ -54,7 +54,7 @@ def looks(runs: Sequence[Run]) -> list[Look]:
 
 
 def legend_note(runs: Sequence[Run]) -> str:
-    """What a reader of the legends must know, if anything."""
+    """Explains the legends, if they need it."""
     if len(runs) <= MOST:
         return ""
     return (
@@ -67,6 +67,6 @@ def _cycled(i: int) -> tuple[str, str]:
 
 
 def label(name: str) -> str:
-    """A name of at most 36 letters as matplotlib prints it: $ and a first _ mean more to it."""
+    """Shortens a name to 36 letters and escapes it: to matplotlib $ and a first _ are special."""
     text = name if len(name) <= 36 else f"{name[:17]}…{name[-18:]}"
     return " " * text.startswith("_") + text.replace("$", r"\$")

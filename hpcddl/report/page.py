@@ -1,4 +1,4 @@
-"""The page of several runs: one HTML file that needs no other, and no network."""
+"""Writes the page about runs: one HTML file that needs no other file and no internet."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def render(
     files: Sequence[str],
     now: float,
 ) -> str:
-    """The HTML.
+    """Makes the HTML text.
 
     Args:
         sections: pictures of `learning`, `cost`, `noise` and `solutions`.
-        target: what it took to get where, in words and as a table.
+        target: what the runs needed to reach the target, in words and as a table.
         files: the CSV files beside the page.
         now: when the page is written, in seconds since the epoch.
     """
@@ -80,7 +80,7 @@ def _states(runs: Sequence[Run], now: float) -> str:
 
 
 def _told_once(results: sheets.Rows) -> tuple[sheets.Rows, str]:
-    """The table without the columns that hold the same for all runs, and these in words."""
+    """Splits a table: columns that differ between runs, and the others in words."""
     head, *rows = results
     same = [
         i
@@ -95,7 +95,7 @@ def _told_once(results: sheets.Rows) -> tuple[sheets.Rows, str]:
 
 
 def _prior(runs: Sequence[Run]) -> str:
-    """By data set, of the runs that have ended."""
+    """The class prior's loss of each data set, from the runs that have ended."""
     known = {
         f"loss {s['prior_loss']:.4f}, accuracy {100 * s['prior_accuracy']:.2f} % "
         f"of {s['classes']} classes"
@@ -106,7 +106,7 @@ def _prior(runs: Sequence[Run]) -> str:
 
 
 def _again(run: Run, name: str) -> dict[str, Any]:
-    """What a run was, and the command that makes it again."""
+    """Says what a run was, and which command repeats it."""
     summary = run.summary
     words = summary.get("command") or ["train", f"{run.folder}/config.yaml"]
     command = f"hpcddl {shlex.join(words)}"

@@ -26,16 +26,16 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """As the source of an HTML image: apart from the page, so that no id occurs twice."""
+        """The source of an HTML image: separate from the page, so that no id occurs twice."""
         return f"data:image/{self.kind};base64,{base64.b64encode(self.image).decode()}"
 
     def write_pdf(self, folder: Path) -> None:
-        """NAME.pdf in `folder`."""
+        """Writes NAME.pdf in `folder`."""
         write_whole(folder / f"{self.name}.pdf", self.pdf)
 
 
 def pyplot() -> Any:
-    """matplotlib's, without a display, and with ids that depend on the picture alone."""
+    """matplotlib's pyplot, without a display; ids depend on the picture alone."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -57,7 +57,7 @@ def finished(figure: Any, name: str, about: str, *, wide: bool = False) -> Pictu
 
 
 def add_legend(figure: Any, looks: Sequence[Look]) -> None:
-    """Below the axes: each entry once, in the order of the runs."""
+    """Adds a legend below the axes: each entry once, in the order of the runs."""
     from matplotlib.lines import Line2D
 
     first = {look.entry: look for look in reversed(looks)}

@@ -1,4 +1,4 @@
-"""`hpcddl report`: one page about runs, ended or not, for the screen, for paper and for a phone."""
+"""`hpcddl report`: one page about finished and unfinished runs, for screen and paper."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from hpcddl.run.records import Run, common_parent, names, read_run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `hpcddl report`."""
     parser.description = (
-        "Write one HTML page about runs, also those that are not finished: results beside the "
-        "papers' numbers, curves, cost, noise, what `hpcddl analyze` found, and the commands. "
-        "Pictures as PDF and numbers as CSV go beside it."
+        "Write one HTML page about finished and unfinished runs: results beside the papers' "
+        "numbers, curves, cost, noise, results of `hpcddl analyze`, and the commands. Pictures "
+        "(PDF) and numbers (CSV) are written beside it."
     )
     parser.epilog = "example: hpcddl report runs/ssgd runs/dpsgd --target loss=2"
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
     parser.add_argument(
         "--target",
         metavar="loss=X|accuracy=Y",
-        help="what it took each run to get there, and the speed-up over a single learner",
+        help="also show what each run needed to reach this, and the speed-up over a single learner",
     )
     parser.add_argument(
         "--begun",
         action="store_true",
-        help="leave out, with a warning, runs that have not begun, as of jobs that failed early",
+        help="leave out, with a warning, runs that have not begun (their jobs failed early)",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder; default: report, in the folder that holds all runs"
+        "--out", type=Path, help="folder to write; default: report, beside the runs"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the page last, so that it is there when all of it is."""
+    """Writes the page and its files; the page is written last."""
     folders = _begun(arguments.runs) if arguments.begun else arguments.runs
     runs = [read_run(folder, unfinished=True) for folder in folders]
     for name, count in Counter(names(runs)).items():
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _begun(folders: Sequence[Path]) -> list[Path]:
-    """Those with a log.
+    """Keeps the runs that have begun, which is that they have a log.
 
     Raises:
         UserError: none has one.
@@ -72,7 +72,7 @@ def _begun(folders: Sequence[Path]) -> list[Path]:
 
 
 def write_page(runs: Sequence[Run], target: Target | None, out: Path, now: float) -> None:
-    """index.html in `out`, figures/*.pdf and *.csv beside it, in the place of an earlier report's.
+    """Writes index.html, figures/*.pdf and *.csv to `out`; replaces those of an earlier report.
 
     Raises:
         UserError: the folder cannot be written.
@@ -114,7 +114,7 @@ def write_page(runs: Sequence[Run], target: Target | None, out: Path, now: float
 
 
 def _solutions(runs: Sequence[Run]) -> list[Picture]:
-    """What was analysed, if anything."""
+    """Draws the results of analyses, if there are any."""
     folders = {run.folder / "analysis" for run in runs}
     folders |= {run.folder.parent / what for run in runs for what in ("landscape", "curvature")}
     if not any(folder.is_dir() for folder in folders):

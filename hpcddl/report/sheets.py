@@ -19,7 +19,7 @@ _UNSAID = ("kind", "time")
 
 
 def results(runs: Sequence[Run], paper: Sequence[Sequence[Printed]], now: float) -> Rows:
-    """One line per run: what it was, how it ended or where it is, and the papers' numbers."""
+    """One line per run: its settings, its result or progress, and the papers' numbers."""
     head = ["run", "state", "strategy", "network", "data", "learners", "batch", "epoch", "epochs"]
     head += ["held-out loss", "best", "accuracy %", "paper", "seconds", "MiB sent"]
     rows: Rows = [head]
@@ -51,7 +51,7 @@ def state(run: Run, now: float) -> str:
 
 
 def settings(runs: Sequence[Run]) -> Rows:
-    """The settings in which the runs differ, as dotted keys; description aside."""
+    """The settings in which the runs differ, as dotted keys, without the description."""
     flat = [{"learners": run.summary["learners"], **_flat(run.config)} for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one if key != "description")
     apart = [key for key in keys if any(one.get(key) != flat[0].get(key) for one in flat)]
@@ -79,7 +79,7 @@ def records(runs: Sequence[Run], kind: str) -> Rows:
 
 
 def write(rows: Rows, path: Path) -> None:
-    """A CSV file."""
+    """Writes a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_whole(path, text.getvalue().encode())

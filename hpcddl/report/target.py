@@ -1,4 +1,4 @@
-"""What it took each run to reach a target (paper B fig. 1, tables 1, 9, 10)."""
+"""Computes what each run needed to reach a target (paper B fig. 1, tables 1, 9, 10)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Target:
     value: float
 
     def reached_by(self, run: Run) -> dict[str, Any] | None:
-        """The first evaluation at the target, or None; a run is looked at after each epoch."""
+        """Finds the first evaluation that reaches the target, or None; there is one per epoch."""
         for evaluation in run.evaluations:
             found = evaluation[f"heldout_{self.quantity}"]
             if found is None:
@@ -30,7 +30,7 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """`loss=X` or `accuracy=Y`.
+    """Parses `loss=X` or `accuracy=Y`.
 
     Raises:
         UserError: neither, or not a number.
@@ -75,7 +75,7 @@ def target_rows(runs: Sequence[Run], target: Target) -> list[list[str]]:
 
 
 def target_head(runs: Sequence[Run], target: Target) -> str:
-    """What the rows are about, in a line."""
+    """Says in one line what the rows are about."""
     sign = "<=" if target.quantity == "loss" else ">="
     return (
         f"to a held-out {target.quantity} {sign} {target.value:g}; "
@@ -90,5 +90,5 @@ def target_table(runs: Sequence[Run], target: Target) -> str:
 
 
 def _base(runs: Sequence[Run]) -> Run:
-    """Over which speed-ups are: the first run of a single learner, or the first if none is."""
+    """Finds the base of speed-ups: the first run of a single learner, else the first run."""
     return next((run for run in runs if run.summary["learners"] == 1), runs[0])

@@ -1,4 +1,4 @@
-"""Where the time of runs went: a stacked bar each."""
+"""Draws how runs spent their time: a stacked bar each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all learners find out together while they train, though only one of them knows it."""
+"""Tells all learners, while they train, what only one of them knows, such as a signal."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Found:
 class Agreement:
     """A non-blocking maximum over all learners, in rounds of about a second.
 
-    A round begins with what each learner knows at one step and ends some steps later, the same
-    number for all: the slowest learner's pace in the round before decides it. So what is found is
-    found by all at the same step. A learner waits only for others that are a whole round behind;
-    algorithms that let them drift apart by less keep their freedom.
+    A round begins with what each learner knows at one step. It ends some steps later, after the
+    same number of steps on all learners, which depends on the slowest learner's speed in the
+    round before. So all learners get the result at the same step. A learner waits only for
+    others that are a whole round behind; within a round learners may run ahead of each other.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
@@ -45,9 +45,9 @@ class Agreement:
         self._began = time.monotonic()
 
     def step(self, stop: bool, due: bool) -> Found | None:
-        """To be called at each step, by all learners alike; at the end of a round, what it found.
+        """Call it at each step, on all learners; returns at the end of a round what it found.
 
-        What is told in the middle of a round counts in the next.
+        What a learner reports in the middle of a round counts in the next one.
         """
         found = None
         if self._request is not None:
@@ -92,5 +92,5 @@ def agreeing(comm: MPI.Intracomm) -> Iterator[Agreement]:
 
 
 def steps_of_a_round(seconds_per_step: float) -> int:
-    """As many as fit into ROUND_SECONDS: at least 1, at most LONGEST."""
+    """Returns how many steps fit into ROUND_SECONDS: at least 1, at most LONGEST."""
     return max(1, min(LONGEST, int(ROUND_SECONDS / max(seconds_per_step, 1e-9))))

@@ -154,13 +154,13 @@ def folder_of(run: Path, position: Position) -> Path:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Writes `manifest`, with the SHA-256 of what it says, whole or not at all."""
+    """Writes `manifest`, with the SHA-256 of its content, completely or not at all."""
     content = {**manifest, "sha256": _digest(manifest)}
     write_whole(folder / "manifest.json", json.dumps(content, indent=1).encode())
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The whole checkpoint that is furthest on, or None; its learners' files are not read.
+    """Finds the latest complete checkpoint, or None; the learners' files are not read.
 
     Raises:
         UserError: a manifest cannot be read.
@@ -169,7 +169,7 @@ def newest(run: Path) -> Checkpoint | None:
 
 
 def reached(checkpoint: Checkpoint) -> tuple[int, int]:
-    """What grows from each checkpoint of a run to the next."""
+    """Returns a sort key that grows from each checkpoint of a run to the next."""
     return checkpoint.position.epoch, checkpoint.position.step
 
 
@@ -219,10 +219,10 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def consensus_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The strategy's state with every floating-point tensor meaned over the learners.
+    """The strategy's state with every floating-point tensor averaged over the learners.
 
-    Whatever is no such tensor is learner 0's; messages that wait to be mixed are dropped. Sums are
-    float64; in memory are the sums and two learners' states.
+    Everything else is learner 0's; messages that wait to be mixed are dropped. Sums are in
+    float64. The memory holds the sums and the states of two learners.
 
     Raises:
         Damaged: a learner's file is missing or altered.
@@ -255,7 +255,7 @@ def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 def _named(folder: Path, work: Any) -> Any:
-    """A failing disk is the user's to mend, and names the checkpoint that was not written."""
+    """Turns a disk's error into a UserError that names the checkpoint that was not written."""
     try:
         return work()
     except (OSError, RuntimeError) as error:
@@ -277,7 +277,7 @@ def _prune(run: Path, keep_last: int, keep_epochs: set[int]) -> None:
 
 
 def folders(run: Path) -> list[Path]:
-    """Lists the folders of all checkpoints of a run, whole or damaged since."""
+    """Lists the folders of all checkpoints of a run, also of those damaged since."""
     paths = (run / "checkpoints").glob("*")
     return sorted(p for p in paths if re.fullmatch(r"epoch-\d{4,}|step-\d{8,}", p.name))
 

@@ -1,4 +1,4 @@
-"""A run's directory while this job trains in it: locked, and with what was found there."""
+"""A run's directory while this job trains in it: locked, with the checkpoint to go on from."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def at_chance(result: Heldout, classes: int) -> bool:
 
 
 def settled_at_chance(results: Sequence[Heldout], classes: int) -> dict[str, Any] | None:
-    """The first epoch of the last unbroken stretch at chance, if the run ended in one."""
+    """Finds since which epoch a run has stayed at chance until its end; None if it has not."""
     first = None
     for result in reversed(results):
         if not at_chance(result, classes):

@@ -1,4 +1,4 @@
-"""The checkpoint to go on from when the newest is damaged: the newest without a fault."""
+"""Finds the newest undamaged checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def newest_intact(run: Path, world: World) -> Search:
 
 
 def tidy(run: Path, damaged: Iterable[Path]) -> None:
-    """Renames damaged folders to NAME.damaged, which is no checkpoint's; drops unfinished ones."""
+    """Renames damaged folders to NAME.damaged, no checkpoint's name; removes unfinished ones."""
     for partial in (run / "checkpoints").glob(".*.partial"):
         shutil.rmtree(partial, ignore_errors=True)
     for folder in damaged:

@@ -23,7 +23,7 @@ from hpcddl.strategies.weight_noise import WeightNoise
 
 
 def switching(strategy: Choice, schedule: Schedule) -> Choice:
-    """The strategy with the epoch of the schedule's first decay where it asks for that.
+    """Replaces the word `first_decay` in a strategy's options by its epoch in the schedule.
 
     Raises:
         UserError: a schedule without a decay.

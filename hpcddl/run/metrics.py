@@ -1,4 +1,4 @@
-"""What a run writes down while it trains, in metrics.jsonl and to those who watch."""
+"""What a run records while it trains: metrics.jsonl, TensorBoard and the terminal."""
 
 import json
 import math
@@ -33,9 +33,9 @@ _START = {
 class Metrics(Log):
     """Writes down what the loop tells. Every rank calls the same methods; only rank 0 writes.
 
-    `diverged_since` is set, on all ranks alike, by the first step whose loss, meaned over the
-    learners, is NaN or infinite; its epoch is the one that was under way, counted from 1. Where the
-    learners meet for their losses they also agree on a loss scale, so that it costs no other wait.
+    `diverged_since` is set, on all ranks alike, by the first step whose loss, averaged over the
+    learners, is NaN or infinite; its epoch is the current one, counted from 1. When the learners
+    exchange their losses they also agree on a loss scale, which thus costs no other wait.
     """
 
     def __init__(self, run: Path, task: Task, every: int, state: dict[str, Any] | None) -> None:
@@ -70,7 +70,7 @@ class Metrics(Log):
             self._display = Display(task.steps_per_epoch, task.epochs)
 
     def step(self, epoch: int, step: int, rate: float, loss: torch.Tensor) -> None:
-        """Books one update's loss (kept on its device); reports every `every` steps of an epoch."""
+        """Stores one update's loss (on its device); reports every `every` steps of an epoch."""
         self._losses.append(loss.detach())
         self._last = epoch, step, rate
         if (step + 1) % self._every == 0 or step + 1 == self._steps_per_epoch:
@@ -80,7 +80,7 @@ class Metrics(Log):
                 self._loss_scale.agree(self.world.comm)
 
     def diagnosis(self, epoch: int, step: int, rate: float, measured: Measurement) -> None:
-        """Books what was measured of the update whose loss was booked last."""
+        """Stores what was measured of the update whose loss was stored last."""
         values = {name: finite(value) for name, value in asdict(measured).items() if name != "step"}
         done = epoch + (step + 1) / self._steps_per_epoch
         self._write("diagnostics", epoch=round(done, 6), learning_rate=rate, **values)
@@ -115,7 +115,7 @@ class Metrics(Log):
             )
 
     def totals(self) -> dict[str, Any]:
-        """Since the run began: seconds by kind and rounds of this rank, bytes of a mean learner."""
+        """Totals since the run began: seconds and rounds of this rank, mean bytes per learner."""
         sent = (
             self._bytes_before
             + self.world.comm.allreduce(self.traffic.bytes_sent, MPI.SUM) / self.world.size

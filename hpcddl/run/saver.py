@@ -1,4 +1,4 @@
-"""When a run's learners are written down, and that it stops when it is told to."""
+"""Decides between updates whether to write a checkpoint, and whether to stop."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Saver:
     def __call__(self, position: Position) -> None:
         """Between two updates: saves where that is due; stops where any learner was told to.
 
-        A checkpoint that cannot be written is missed, for there will be others; not the run's last.
+        If a checkpoint cannot be written the run continues, as others will follow; if it is the
+        last one, the run ends.
 
         Raises:
             Stopped: after a checkpoint.
@@ -86,7 +87,7 @@ class Saver:
                 warn(f"{error}; training goes on")
 
     def stop(self) -> NoReturn:
-        """Saves what is not on disk, and says by which signal and where the run has stopped.
+        """Saves what is not on disk yet, and prints by which signal and where the run has stopped.
 
         Raises:
             Stopped: always, but where AgreedError says that the checkpoint cannot be written.
@@ -106,7 +107,7 @@ class Saver:
         raise Stopped
 
     def _save(self) -> None:
-        """Writes the learners' states; those of a run that has diverged would replace good ones."""
+        """Writes the learners' states, unless the run has diverged and would replace good ones."""
         self._since, self._outdated = time.monotonic(), True
         log = {**self._metrics.state_dict(), "restarts": self._directory.restarts}
         if self._metrics.diverged_since:

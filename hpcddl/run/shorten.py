@@ -1,4 +1,4 @@
-"""A recipe as two epochs of one step each, that go through all which the whole run does."""
+"""Shortens a recipe to two epochs of one step each that use every part of the whole run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ SAMPLES = 2  # of a learner's micro-batch: batch norm needs more than one
 def shorten(config: Config, world: World, data: Path, own_batch: bool) -> Config:
     """`config` on the set in `data`, whose training split is one global batch.
 
-    Whatever begins later than the second epoch begins with it: the end of a warm-up, the decay of
-    the rate, a strategy's second phase. Learners agree by then at the latest, on the level of
-    blocks and among all. What takes more learners than there are takes these.
+    Everything that begins later in the whole run begins with the second epoch: the end of a
+    warm-up, the decay of the rate, a strategy's second phase. By then the learners have averaged
+    at least once, within blocks and among all. Options that ask for more learners than there are
+    ask for as many as there are.
 
     Args:
         own_batch: keep the global batch; otherwise it is SAMPLES per learner and micro-batch.
@@ -51,7 +52,7 @@ def shorten(config: Config, world: World, data: Path, own_batch: bool) -> Config
 
 
 def changes(config: Config, short: Config) -> list[str]:
-    """What is fewer or smaller in `short` beside its length, as `key=value instead of value`."""
+    """Lists what differs in `short`, apart from its length, as `key=value instead of value`."""
     found = []
     for section in ("strategy", "batch_norm", "links"):
         before, now = (_flat(section, c.plain()[section]) for c in (config, short))
@@ -102,14 +103,14 @@ def _warmed_up(choice: Choice, second: int) -> Choice:
 
 
 def _mixing(super_learners: Any, world: World) -> int:
-    """How many learners, or super-learners, mix."""
+    """Counts the learners, or super-learners, that mix."""
     if super_learners == "none":
         return world.size
     return -(-world.size // (world.node.size if super_learners == "node" else super_learners))
 
 
 def _flat(prefix: str, values: Any) -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Flattens nested mappings into one, with dotted keys."""
     if not isinstance(values, dict):
         return {prefix: values}
     return {

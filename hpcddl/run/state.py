@@ -1,4 +1,4 @@
-"""What a run's files say of it, in the same words wherever runs are listed.
+"""Reads from a run's files how far it is, in the same words wherever runs are listed.
 
 | word | the run |
 | --- | --- |

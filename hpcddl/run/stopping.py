@@ -1,10 +1,9 @@
-"""How a run is told from outside to stop, as a batch system tells it before its time is over.
+"""Signals that tell a run to stop, as a batch system sends them before a time limit.
 
-SIGUSR2 is the signal to ask for (`sbatch --signal=B:USR2@300`): NCCL has SIGUSR1. SIGTERM counts
-too, for it is what batch systems send by themselves where they preempt or end a job; who follows it
-up with SIGKILL leaves the time for a checkpoint or does not, and nothing is lost by trying. So a
-rank does not die of SIGTERM, nor of a second one, which launchers that pass signals on send along
-with the first: SIGKILL is what ends it at once.
+Ask for SIGUSR2 (`sbatch --signal=B:USR2@180`), because NCCL uses SIGUSR1. SIGTERM has the same
+effect: batch systems send it when they preempt or end a job, mostly followed by SIGKILL, which may
+or may not leave time for a checkpoint. So SIGTERM does not end a rank at once, nor does a second
+one, which launchers that pass signals on send too; only SIGKILL does.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ STATUS = os.EX_TEMPFAIL
 
 
 class Stopped(Exception):
-    """On all ranks, after the same update, with a checkpoint of it on disk."""
+    """The run has stopped on all ranks after the same update, with a checkpoint of it."""
 
 
 class Notice:
@@ -35,13 +34,13 @@ class Notice:
         return self.signal != 0
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """The signals' handler. Only a flag: the ranks may be in the midst of a collective."""
+        """Handles a signal: only sets a flag, as the rank may be inside a collective."""
         self.signal = number
 
 
 @contextmanager
 def noticing() -> Iterator[Notice]:
-    """Inside, the signals are taken notice of instead of ending the process."""
+    """Inside, the signals are noted instead of ending the process."""
     notice = Notice()
     before = {number: signal.signal(number, notice.take) for number in SIGNALS}
     try:

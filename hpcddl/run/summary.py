@@ -1,4 +1,4 @@
-"""summary.json: what a run came to. Written last: where it is, the run ended by itself."""
+"""Writes summary.json, a run's results. It is written last: where it exists, the run has ended."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A trained network, out of a run directory, on any number of ranks."""
+"""Loads a trained network from a run directory, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Trained:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what says which network is meant, and where its data lies."""
+    """Declares the options that name a network and its data."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument("--epoch", type=int, help="after that many epochs; default: the newest")
     parser.add_argument("--data", metavar="PATH", help="the data set, where it has moved")

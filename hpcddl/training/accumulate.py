@@ -40,7 +40,7 @@ def backward(
 
 
 def gradient(model: nn.Module, features: Tensor, labels: Tensor, parts: int) -> Tensor:
-    """(d,) in float64: what `backward` leaves in p.grad, without a scale, p.grad or its hooks."""
+    """(d,) in float64: the gradient of `backward`, unscaled, without touching p.grad or hooks."""
     weights = FlatWeights(model)
     total = weights.empty(torch.float64).zero_()
     views = weights.views(total)

@@ -1,4 +1,4 @@
-"""Mixed precision: products in 16 bits, all that is kept in 32."""
+"""Mixed precision: matrix products in 16 bits, everything that is stored in 32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

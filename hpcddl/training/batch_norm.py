@@ -21,7 +21,7 @@ from hpcddl.data.network_input import network_input
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Statistics over `batches` training batches that the learners share out."""
+    """Statistics over `batches` training batches, which the learners divide among them."""
 
     layers: list[_BatchNorm]
     batches: int
@@ -77,13 +77,13 @@ class Recomputed:
 
 
 def averaged(model: nn.Module, name: str, available: int) -> None:
-    """The mean of the learners' own statistics, which the consensus holds anyway."""
+    """The mean of the learners' own statistics, which the consensus holds already."""
 
 
 def recomputed(
     model: nn.Module, name: str, available: int, *, batches: PositiveInt = 16
 ) -> Recomputed:
-    """At w_a, over `batches` training batches of all learners, of a learner's (micro-)batch each.
+    """At w_a, over `batches` training batches in all, each the size of a (micro-)batch.
 
     Raises:
         UserError: the model, called `name`, has no batch norm, or an epoch is of fewer batches.

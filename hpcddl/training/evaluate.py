@@ -18,7 +18,7 @@ from hpcddl.models import hidden_state
 
 
 class Interrupted(Exception):
-    """An evaluation was given up, on all ranks: some rank has been told to stop."""
+    """An evaluation was abandoned on all ranks, because some rank was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ def evaluate(
     top5: bool = False,
     told_to_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Every sample of `dataset` once, shared out over the ranks; sums in float64. Collective.
+    """Evaluates every sample of `dataset` once, divided among the ranks. Collective.
 
-    Of a stream each row goes on from the state that its last window left, at first zeros. The
-    state that `model` carried before is there again afterwards.
+    Sums are in float64. In streams of text each row continues from the state that its last
+    window left, at first zeros. Afterwards `model` carries the state that it had before.
 
     Args:
         loader: of `dataset`.

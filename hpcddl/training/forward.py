@@ -1,4 +1,4 @@
-"""What the loop calls in the network's place: the same function by other kernels."""
+"""What the loop calls instead of the network: the same function by other kernels."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The Hessian of the loss, known by its products with vectors."""
+"""The Hessian of the loss, used only through its products with vectors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Hessian:
     By double backward, H v = grad (g . v) (Pearlmutter 1994), at the present weights of `network`,
     in its present mode. The weights must stay as they are for as long as this is used.
 
-    The graph of g is kept of as many batches as `memory` bytes hold, by an estimate: that saves
-    each product the forward and the first backward, which are a third of it and more. It is kept of
-    a single batch in any case, which takes no more memory than a product does anyway.
+    The autograd graph of g is kept for as many batches as `memory` bytes hold (an estimate). This
+    saves each product the forward and the first backward, a third of its time or more. With a
+    single batch it is always kept, which takes no more memory than a product takes anyway.
     """
 
     def __init__(

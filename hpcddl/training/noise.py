@@ -1,4 +1,4 @@
-"""How far an update goes along the overall gradient, and how far astray (paper A sec. 2).
+"""Splits an update into its part along the overall gradient and noise (paper A sec. 2).
 
 With g the gradient of the overall loss at w_a and g_a = mean_j g_j of the learners' mini-batches,
 

@@ -25,8 +25,8 @@ from hpcddl.training.hessian import Hessian
 class OverallLoss:
     """L of one set of samples: its gradient and its curvature wherever the weights are.
 
-    Text is read as streams, each window going on from the state of the one before; of some of its
-    windows, each starts from zeros.
+    A whole text is read as streams, where each window continues from the state of the one before;
+    if only some of its windows are drawn, each starts from zeros.
     """
 
     def __init__(self, dataset: Dataset, samples: int, seed: int, batch: int, world: World) -> None:

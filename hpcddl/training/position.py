@@ -1,4 +1,4 @@
-"""Where training stands: what a checkpoint is of, and where it goes on."""
+"""Where training stands: which moment a checkpoint holds, and where to continue."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Position:
     """Where training stands: `step` steps of `epoch` are done (`steps` updates in all).
 
-    An epoch ends in the data order that it began in, that of `learners` learners.
+    An epoch ends in the data order in which it began, that of `learners` learners.
     """
 
     epoch: int = 0

@@ -11,7 +11,7 @@ class Stopwatch:
         self._since = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Books the time since the last lap under `name`."""
+        """Adds the time since the last lap to `name`."""
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
         self._since = now

@@ -10,5 +10,5 @@
 #SBATCH-PREP --partition=prepost
 #SBATCH-REPORT --partition=prepost
 
-# No disk of a node's own is documented ($JOBSCRATCH is the parallel file system): leave --stage out.
+# No local disk on the nodes is documented ($JOBSCRATCH is the parallel file system): do not use --stage.
 launcher=srun

@@ -8,7 +8,7 @@
 #SBATCH-PREP --partition=normal
 #SBATCH-REPORT --partition=vm-small
 
-# TACC's launcher. Whether it passes a signal on to the ranks is not documented; where it does not, a
-# job that runs out of time goes on from the checkpoint before, so make them frequent.
+# TACC's launcher. Whether it passes a signal on to the ranks is not documented. If it does not, a job
+# that reaches its time limit continues from its last regular checkpoint, so make them frequent.
 launcher=ibrun
 local_disk=/tmp

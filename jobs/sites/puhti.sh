@@ -3,7 +3,7 @@
 # Untested: written from docs.csc.fi, "Creating a batch job script for Puhti" and "Available batch job
 # partitions". CSC wants MPI started by srun. Before: export SBATCH_ACCOUNT=project_...
 #
-# The disk must be asked for, in GB, and goes with the job; at most 3600.
+# The local disk must be asked for, in GB, at most 3600; its content is lost when the job ends.
 #SBATCH-TRAIN --partition=gpu --ntasks-per-node=4 --gres=gpu:v100:4,nvme:500
 # The partition's longest time.
 #SBATCH-TRAIN --time=3-00:00:00
