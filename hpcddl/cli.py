@@ -46,7 +46,7 @@ def _help(words: Sequence[str]) -> int:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     text = "usage: hpcddl COMMAND ...\n\n" + "\n".join(lines)
-    text += "\n\n`hpcddl COMMAND --help` answers with an example."
+    text += "\n\n`hpcddl COMMAND --help` shows its options and an example."
     if not asked:
         unknown = " ".join(words[:2])
         text = f"hpcddl: error: command {unknown!r}: must be one of {', '.join(COMMANDS)}"

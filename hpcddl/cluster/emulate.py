@@ -48,7 +48,8 @@ def emulated(world: World, options: Emulation) -> World:
     """The same learners in a world with those links, and with their nodes. Collective.
 
     Raises:
-        UserError: learners on several machines, whose clocks differ; a slow learner that is none.
+        UserError: learners on several machines, whose clocks differ; `slow` names a learner
+            that does not exist.
     """
     here = world.comm.Split_type(MPI.COMM_TYPE_SHARED)
     least = world.comm.allreduce(here.size, MPI.MIN)

@@ -1,4 +1,4 @@
-"""The links between learners: the wires there are, or slower ones emulated on top of them.
+"""The links between learners: the real wires, or slower ones emulated on top of them.
 
 Links are a property of a communicator: `links_of` finds them, its duplicates have them too.
 Emulated messages are really sent; whoever waits for one then sleeps until the moment at which it
@@ -34,7 +34,7 @@ class Gradients:
 
 
 class Links:
-    """The wires there are: nothing is added to what they take."""
+    """The real links: they add no delay."""
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -27,9 +27,9 @@ COMMANDS = {
         "list the papers' tables and the packaged recipes, or show one",
     ),
     "models": ("hpcddl.commands.models", "list the networks with their sizes, or show one in full"),
-    "sweep": ("hpcddl.sweeps.sweep", "families of runs: list them, or train one or all"),
+    "sweep": ("hpcddl.sweeps.sweep", "list families of runs, or train one or all of their runs"),
     "submit": ("hpcddl.submit.submit", "submit a recipe, a sweep, prep or report to Slurm"),
-    "jobs": ("hpcddl.submit.jobs", "the submitted jobs: state, progress, output"),
+    "jobs": ("hpcddl.submit.jobs", "list submitted jobs: state, progress, output"),
     "tune": ("hpcddl.tune.tune", "search a recipe's best rate, noise or other number"),
     "compare": ("hpcddl.report.compare", "compare several runs in one table and one picture"),
     "report": ("hpcddl.report.report", "write one page about several runs, to read and to print"),
@@ -80,11 +80,21 @@ def call(name: str, words: Sequence[str]) -> int:
         UserError: the words are not valid for it, or the command raises it.
     """
     module = importlib.import_module(COMMANDS[name][0])
-    parser = _Parser(prog=f"hpcddl {name}", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = _Parser(prog=f"hpcddl {name}", formatter_class=_Help)
     module.add_arguments(parser)
     # Intermixed: key=value may stand behind an option too.
     status: int = module.run(parser.parse_intermixed_args(words))
     return status
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that names a default where there is one: not None, not of a switch, and not twice."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if action.default in (None, False, [], ()) or "default" in text:
+            return action.help
+        return super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):

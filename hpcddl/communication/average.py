@@ -40,7 +40,7 @@ class Mean(Averager):
         vector.div_(self.comm.size)
 
     def add_up(self, vector: Tensor) -> None:
-        """vector (d,) <- the learners' sum, for those who divide on their way."""
+        """vector (d,) <- the learners' sum, for callers that divide by n themselves."""
         self.bytes_sent = _add_up(self.comm, vector, self._links)
 
 
@@ -92,7 +92,7 @@ class RoundedMean(Averager):
 
 
 def _bytes(vector: Tensor) -> Message:
-    """The same memory: NumPy and MPI know no bfloat16."""
+    """Views the same memory as whole numbers, because NumPy and MPI have no bfloat16."""
     return vector.view(torch.uint8).numpy()
 
 
@@ -158,7 +158,7 @@ class CompressedMean(Averager):
     def average(self, vector: Tensor) -> Tensor:
         """Averages without memory; returns what this learner's own message decoded to (d,).
 
-        It stands until the next mean.
+        It is valid until the next mean.
         """
         host = vector.cpu()
         message = self.compressor.encode(host, self.sizes)

@@ -263,7 +263,7 @@ class NeighbourExchange:
 
 
 def _raw(vector: Tensor) -> Tensor:
-    """The same memory as bytes: MPI knows no bfloat16."""
+    """Views the same memory as bytes, because MPI has no bfloat16."""
     return vector.view(torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Gradients averaged by Horovod while backward still runs, for as long as it is wanted."""
+"""Gradients averaged by Horovod while backward still runs, until it is stopped."""
 
 from __future__ import annotations
 

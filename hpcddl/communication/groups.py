@@ -1,4 +1,4 @@
-"""Partitions of the learners: blocks, and those who stand at the same place in each."""
+"""Partitions of the learners: blocks, and the learners at the same position in every block."""
 
 from mpi4py import MPI
 

@@ -31,19 +31,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("runs/b-fig6"), help="folder of tables and picture")
     steps = [1, 4, 16, 64]
     add("--steps", type=count, nargs="+", default=steps, metavar="H", help="local steps")
-    add("--batches", type=count, nargs="+", default=[16, 64, 256], metavar="B", help="of panel (a)")
+    add(
+        "--batches",
+        type=count,
+        nargs="+",
+        default=[16, 64, 256],
+        metavar="B",
+        help="local batches of panel (a)",
+    )
     add("--at-learners", type=several, default=16, metavar="K", help="learners of panel (a)")
     learners = [2, 4, 8, 16, 32, 64]
-    add("--learners", type=several, nargs="+", default=learners, metavar="K", help="of panel (b)")
+    add(
+        "--learners",
+        type=several,
+        nargs="+",
+        default=learners,
+        metavar="K",
+        help="numbers of learners of panel (b)",
+    )
     add("--at-batch", type=count, default=16, metavar="B", help="local batch of panel (b)")
     add("--seeds", type=count, default=3, help="data orders, of which medians are taken")
     # The least target is far above what is known of f*, the least highest rate is tried first.
     add("--target", type=at_least(1e-6), default=0.005, help="f - f* to reach")
-    cost = "of one average, in gradient computations"
+    cost = "cost of one average, in gradient computations"
     add("--round-cost", type=at_least(0.0), default=25.0, help=cost)
     highest = "no rate above it is tried"
     add("--highest-rate", type=at_least(4.0), default=1024.0, help=highest)
-    limit = "time, so counted, at which a run is given up"
+    limit = "counted time after which a run is given up"
     add("--limit", type=at_least(1.0), default=3e5, help=limit)
 
 

@@ -42,11 +42,11 @@ def _add_arguments(panel: Panel, parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"example: mpirun -np {n} hpcddl reproduce {panel.name} --data shards/mnist"
     add, count = parser.add_argument, at_least(1)
     add("--data", type=Path, help="set of images; without, scikit-learn's digits are packed in OUT")
-    add("--out", type=Path, default=Path("runs") / panel.name, help="folder of what comes out")
+    add("--out", type=Path, default=Path("runs") / panel.name, help="folder for the results")
     add("--seeds", type=count, default=5, help="runs of each algorithm")
-    add("--updates", type=count, default=panel.updates, help="of each run, rounded up to epochs")
-    add("--batch", type=count, help=f"nB; of DATA {_BATCH}, of the digits {_DIGITS_BATCH}")
-    scales = f"of pixels 0 .. 1; of DATA {_SCALE:g}, else {_DIGITS_SCALE:g}"
+    add("--updates", type=count, default=panel.updates, help="of each run, in whole epochs")
+    add("--batch", type=count, help=f"global batch; {_BATCH} with --data, else {_DIGITS_BATCH}")
+    scales = f"factor of pixels (0 .. 1); {_SCALE:g} with --data, else {_DIGITS_SCALE:g}"
     add("--scale", type=above(0), help=scales)
     noise = "SSGD*'s standard deviation, instead of a search for it"
     add("--noise", type=at_least(0.0), help=noise)

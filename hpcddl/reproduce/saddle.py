@@ -35,18 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: hpcddl reproduce saddle --seeds 200 --out runs/saddle"
     add, count, four = parser.add_argument, at_least(1), at_least(4)
     add("--out", type=Path, default=Path("runs/saddle"), help="folder of tables and picture")
-    add("--seeds", type=count, default=200, help="of starts, samples and pairs")
+    add("--seeds", type=count, default=200, help="number of seeds (starts, samples, pairs)")
     add("--learners", type=four, default=16, metavar="n")
     batches = [16, 8, 4, 2]
     add("--batches", type=count, nargs="+", default=batches, metavar="B", help="local batches")
-    add("--samples", type=four, default=256, metavar="N", help="of the data set; a multiple of 4")
+    add(
+        "--samples",
+        type=four,
+        default=256,
+        metavar="N",
+        help="samples in the data set, a multiple of 4",
+    )
     steep = "alpha, below 1: the saddle is steep by a = 1"
     add("--rate", type=above(0, 1), default=0.5, help=steep)
-    add("--topology", choices=_FIXED, default="random_pair", help="of DPSGD")
+    add("--topology", choices=_FIXED, default="random_pair", help="topology of DPSGD")
     add("--start", type=above(0), default=1e-6, help="standard deviation of x and y at the start")
     left = "|y| at which it is left; the minima are at 1"
     add("--left", type=above(0, 1), default=0.5, help=left)
-    add("--updates", type=count, default=1000, help="after which it is not waited for any longer")
+    add("--updates", type=count, default=1000, help="updates after which a run is given up")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -32,10 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "example: mpirun -np 4 hpcddl reproduce table4-mini --digits shards/digits"
     add = parser.add_argument
-    add("overrides", nargs="*", metavar="key=value", help="dotted keys of every run's recipe")
+    add(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that replace those of every run's recipe",
+    )
     add("--digits", type=Path, help="shards of the spoken digits; without, the mini corpus alone")
     add("--seeds", type=at_least(1), default=1, help="runs of each combination")
-    add("--out", type=Path, default=Path("runs/table4-mini"), help="folder of what comes out")
+    add("--out", type=Path, default=Path("runs/table4-mini"), help="folder for the results")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins."""
+"""Prints what a run is about to train."""
 
 import shlex
 import sys

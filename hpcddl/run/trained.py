@@ -82,8 +82,12 @@ class Trained:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options that name a network and its data."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--epoch", type=int, help="after that many epochs; default: the newest")
-    parser.add_argument("--data", metavar="PATH", help="the data set, where it has moved")
+    parser.add_argument(
+        "--epoch", type=int, help="the checkpoint after so many epochs; default: the newest"
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", help="the data set, if it has moved since training"
+    )
 
 
 def load_trained(

@@ -25,7 +25,7 @@ class Traffic:
     seconds: float = 0.0  # in which the learner waited for, or worked on, communication
 
     def sent(self, nbytes: int) -> None:
-        """Books one round, for which this learner sent so much."""
+        """Counts one round and the bytes that this learner sent."""
         self.rounds += 1
         self.bytes_sent += nbytes
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class OuterMomentum:
-    """u <- m u + change, which w_sync then moves by (paper B, global momentum).
+    """u <- m u + change, by which w_sync is then moved (paper B, global momentum).
 
     Args:
         momentum: m, from 0 to below 1.

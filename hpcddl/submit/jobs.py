@@ -26,8 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"far, and where their output is. They are written down in {FILE}."
     )
     parser.epilog = "example: hpcddl jobs; hpcddl jobs 4711"
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="only these, whatever their age")
-    parser.add_argument("--days", type=at_least(0.0), default=7, help="how far back")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="show only these jobs, however old")
+    parser.add_argument(
+        "--days", type=at_least(0.0), default=7, help="show the jobs of the last DAYS days"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -34,25 +34,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="key=value",
-        help="of the recipe; for prep, after --, the options of `hpcddl prep kaldi`; for report, "
-        "the runs and, after --, its options",
+        help="settings of the recipe; for prep, after --, the options of `hpcddl prep kaldi`; for "
+        "report, the runs and, after --, its options",
     )
     add("--site", help="a cluster's file: jobs/sites/NAME.sh, or another with a / in its name")
     add(
         "--nodes", type=at_least(1), help="nodes of a job (default: two, or as a sweep's runs need)"
     )
     add("--array", help="prep: how many jobs (default 16); a sweep: which runs, as 0-3,7 or 0-9%%2")
-    add("--after", action="append", default=[], metavar="JOB", help="when this has ended well")
+    add("--after", action="append", default=[], metavar="JOB", help="start when JOB has succeeded")
     add(
         "--chain",
         type=at_least(1),
         default=1,
         metavar="N",
-        help="N jobs, each going on with the runs",
+        help="N jobs one after the other, each continues the runs",
     )
-    add("--report", action="store_true", help="at last a job that reports on the runs")
+    add("--report", action="store_true", help="also submit a last job that reports on the runs")
     add("--out", help="the run directory, or that of a sweep's runs (default: runs/NAME)")
-    add("--stage", metavar="DIR", help="copy the data here first; `site`: the nodes' own disk")
+    add(
+        "--stage",
+        metavar="DIR",
+        help="first copy the data to DIR on every node; `site`: the nodes' local disk",
+    )
     add(
         "--sbatch",
         action="append",

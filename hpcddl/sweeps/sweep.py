@@ -28,13 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("sweep", nargs="?", help="a packaged sweep or a YAML file; without it all are listed")
-    add("overrides", nargs="*", metavar="key=value", help="dotted keys of every run's recipe")
+    add(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that replace those of every run's recipe",
+    )
     add("--out", type=Path, help="folder of the runs' folders (default: runs/SWEEP)")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--run", type=int, metavar="I", help="train run I, counted from 0, here")
-    action.add_argument("--all", action="store_true", help="train all, each by LAUNCHER")
-    action.add_argument("--count", action="store_true", help="how many runs there are")
-    action.add_argument("--folder", type=int, metavar="I", help="the folder of run I")
+    action.add_argument(
+        "--all", action="store_true", help="train all runs, each started by LAUNCHER"
+    )
+    action.add_argument("--count", action="store_true", help="print the number of runs")
+    action.add_argument("--folder", type=int, metavar="I", help="print the folder of run I")
     add("--stage", metavar="DIR", help="see `hpcddl train`")
     add(
         "--launcher",

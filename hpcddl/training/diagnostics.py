@@ -101,7 +101,7 @@ class Diagnostics:
         self._begun = _Begun(loss, overall, distance, direct, first_order, covariance_form)
 
     def after(self, rate: float) -> Measurement | None:
-        """What was measured of the update that `before` was called before, if it was. Collective.
+        """Returns the measurement of the update that `before` has begun, None without. Collective.
 
         Args:
             rate: alpha of that update.

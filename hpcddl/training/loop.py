@@ -21,7 +21,7 @@ from hpcddl.training.task import Task
 
 
 class Log:
-    """Hears what the loop has to tell; here, lets it pass. All ranks call alike.
+    """Receives the loop's reports; this base class ignores them. All ranks call alike.
 
     Where `diverged_since` is set, on all ranks alike, the run ends. `watch` has the seconds by what
     they were spent on.

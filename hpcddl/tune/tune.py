@@ -36,8 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("recipe", help="a packaged recipe (see `hpcddl recipes`) or a YAML file")
-    add("overrides", nargs="*", metavar="key=value", help="dotted keys of every trial")
-    add("--over", default="rate", metavar="rate|noise|gradient-noise|KEY", help="what is searched")
+    add(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that replace the recipe's in every trial",
+    )
+    add(
+        "--over",
+        default="rate",
+        metavar="rate|noise|gradient-noise|KEY",
+        help="the setting to search",
+    )
     add(
         "--launcher",
         required=True,
@@ -47,13 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--factor",
         type=at_least(1.01),
-        help="from a value to the next of a growing grid; without it, rate goes in the paper's "
-        "equal steps of 1/32 of the recipe's, KEY by factors of 2",
+        help="factor between neighbouring values of a growing grid; without it, rate goes in the "
+        "paper's equal steps of 1/32 of the recipe's, KEY by factors of 2",
     )
-    add("--trials", type=at_least(1), help=f"most values of a growing grid; {_MOST} unless given")
-    seeds = "of each trial: the recipe's seed and those after it"
+    add(
+        "--trials",
+        type=at_least(1),
+        help=f"at most so many values of a growing grid; {_MOST} unless given",
+    )
+    seeds = "runs per value, with the recipe's seed and the next ones"
     add("--seeds", type=at_least(1), default=1, help=seeds)
-    add("--by", choices=_MEASURES, default="heldout_loss", help="what is to be low")
+    add("--by", choices=_MEASURES, default="heldout_loss", help="the measure to minimise")
     add("--out", type=Path, help="folder of the trials (default: runs/RECIPE.tune.OVER)")
 
 
