@@ -88,7 +88,7 @@ def test_medians_have_bars_to_what_is_finite(tmp_path: Path) -> None:
 
 
 def test_no_two_classes_of_studies_and_searches_have_one_name() -> None:
-    files = [ROOT / "hpcddl/common/study.py", ROOT / "hpcddl/report/runs.py"]
+    files = [ROOT / "hpcddl/common/study.py", ROOT / "hpcddl/run/records.py"]
     files += [
         file for name in ("reproduce", "tune") for file in (ROOT / "hpcddl" / name).rglob("*.py")
     ]
