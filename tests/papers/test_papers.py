@@ -15,7 +15,8 @@ from hpcddl.commands.table import COMMANDS
 from hpcddl.models.reference import REFERENCES
 from hpcddl.papers import Entry, Numbers, names, papers
 from hpcddl.run.config import load_config
-from hpcddl.sweeps.definition import expand, names, read_sweep
+from hpcddl.sweeps import definition
+from hpcddl.sweeps.definition import expand, read_sweep
 from tests.conftest import Launch
 
 PAPERS = papers()
@@ -71,7 +72,7 @@ def test_every_command_is_one_that_runs(line: str) -> None:
     elif name == "compare" or name.startswith("analyze"):
         for run in a.runs if "runs" in a else (a.run_a, a.run_b):
             family = str(run).split("/")[1]
-            assert family in names() or family in recipes.names()
+            assert family in definition.names() or family in recipes.names()
     else:
         assert not launcher or launcher[0] == "mpirun"
 
@@ -82,7 +83,7 @@ def test_every_recipe_and_sweep_belongs_to_a_table_or_is_small() -> None:
     }
     assert named <= set(recipes.names())
     words = {word for line in COMMAND_LINES for word in shlex.split(line)}
-    for name in [*recipes.names(), *names()]:
+    for name in [*recipes.names(), *definition.names()]:
         assert name in named | words or name.startswith(SMALL), name
 
 
