@@ -8,12 +8,17 @@ from pathlib import Path
 
 from hpcddl.analysis.curvature_plot import draw_density, draw_grid
 from hpcddl.analysis.curvature_report import table, write
-from hpcddl.analysis.directions import NORMALISE
-from hpcddl.analysis.landscape import distinct_names
+from hpcddl.analysis.several_runs import (
+    add_normalise,
+    add_runs,
+    add_sample,
+    default_folder,
+    distinct_names,
+)
 from hpcddl.analysis.spectrum import Curvature, SpectrumPlan, survey
 from hpcddl.cluster.world import World
 from hpcddl.common.bounds import above, at_least
-from hpcddl.common.errors import UserError
+from hpcddl.common.study import StudyFolder
 from hpcddl.run.trained import load_trained
 
 
@@ -29,26 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "example: mpirun -np 4 hpcddl analyze curvature runs/ssgd runs/dpsgd --density --grid 4"
     )
+    add_runs(parser)
+    add_sample(parser, of=("train", "heldout"), samples=1024)
     add = parser.add_argument
-    add("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
-    add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
-    add("--data", metavar="PATH", help="the data set, if it has moved since training")
-    add("--of", choices=("train", "heldout"), default="train", help="data set of the loss")
-    add(
-        "--samples",
-        type=at_least(1),
-        default=1024,
-        metavar="N",
-        help="use at most N of its samples",
-    )
-    add("--batch", type=at_least(1), help="samples at once; default: the run's local batch")
-    add(
-        "--batch-norm",
-        choices=("eval", "train"),
-        default="eval",
-        help="statistics for batch norm. eval: those of the consensus, at every point; train: "
-        "those of each batch",
-    )
     add("--top", type=at_least(1), default=5, metavar="K", help="number of largest eigenvalues")
     add(
         "--tolerance",
@@ -62,14 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=at_least(2), default=80, help="Lanczos steps from each of these vectors")
     add("--grid", type=_grid, default=0, metavar="K", help="use K x K points (paper A: 4); 0: none")
     add("--scale", type=above(0), default=0.1, help="extent of the grid, in both directions from 0")
-    add(
-        "--normalise",
-        choices=NORMALISE,
-        default="filter",
-        help="length of a random direction. filter: each filter has the length of the network's "
-        "own (Li et al. 2018), biases and normalisation layers stay as they are; none: N(0, 1) "
-        "for every weight",
-    )
+    add_normalise(parser)
     add(
         "--seed", type=at_least(0), default=0, help="seed of samples, directions and random vectors"
     )
@@ -91,34 +72,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Computes the curvatures; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
-        return _run(arguments, world)
-
-
-def _run(arguments: argparse.Namespace, world: World) -> int:
-    names = world.together(lambda: distinct_names(arguments.runs))
-    first = arguments.runs[0]
-    alone = len(arguments.runs) == 1
-    out = arguments.out or (
-        first / "analysis" / "curvature" if alone else first.parent / "curvature"
-    )
-    options = {name: getattr(arguments, name) for name in SpectrumPlan.__dataclass_fields__}
-    plan = SpectrumPlan(**{**options, "probes": arguments.probes if arguments.density else 0})
-    found: list[Curvature] = []
-    for folder, name in zip(arguments.runs, names, strict=True):
-        trained = load_trained(folder, world, arguments.epoch, arguments.data)
-        if not found:
-            world.together(lambda: _make(out) if world.rank == 0 else None)
-        found.append(survey(name, folder, trained, plan))
-        if world.rank == 0:
-            # After each run: the next one may take hours.
-            written = write(found, plan, out)
-    if world.rank == 0:
-        if plan.probes:
-            written += draw_density(found, plan, out)
-        if plan.grid:
-            written += draw_grid(found, plan, out)
-        print(table(found, plan))
-        print(f"{out}: {', '.join(written)}")
+        names = world.together(lambda: distinct_names(arguments.runs))
+        out = arguments.out or default_folder(arguments.runs, "curvature")
+        options = {name: getattr(arguments, name) for name in SpectrumPlan.__dataclass_fields__}
+        plan = SpectrumPlan(**{**options, "probes": arguments.probes if arguments.density else 0})
+        found: list[Curvature] = []
+        written: StudyFolder | None = None
+        for folder, name in zip(arguments.runs, names, strict=True):
+            trained = load_trained(folder, world, arguments.epoch, arguments.data)
+            if not found:
+                written = world.together(lambda: StudyFolder(out) if world.rank == 0 else None)
+            found.append(survey(name, folder, trained, plan))
+            if written is not None:
+                # After each run: the next one may take hours.
+                write(found, plan, written)
+        if written is not None:
+            if plan.probes:
+                draw_density(found, plan, written)
+            if plan.grid:
+                draw_grid(found, plan, written)
+            print(table(found, plan))
+            print(written)
     return 0
 
 
@@ -128,10 +102,3 @@ def _grid(text: str) -> int:
     if points == 1:
         raise ArgumentTypeError("1: must be 0 or at least 2")
     return points
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written: {error.strerror}") from None

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpcddl.analysis.several_runs import samples_said
 from hpcddl.analysis.spectral_density import trace_estimate
 from hpcddl.analysis.spectrum import Curvature, SpectrumPlan
-from hpcddl.common.files import write_whole
-from hpcddl.common.finite import finite
+from hpcddl.common.study import StudyFolder
 from hpcddl.common.table import aligned
 
 HEAD = (
@@ -65,8 +61,7 @@ def table(found: Sequence[Curvature], plan: SpectrumPlan) -> str:
 def described(found: Sequence[Curvature], plan: SpectrumPlan) -> str:
     """What was measured, in one line."""
     facts = [curvature.facts for curvature in found]
-    sets = {(f["of"], f["samples"], f["available_samples"]) for f in facts}
-    samples = "; ".join(f"{n:,} of {all_:,} {of} samples" for of, n, all_ in sorted(sets))
+    samples = samples_said(facts, {"train": "train", "heldout": "heldout"})
     norm = "; ".join(sorted({f["batch_norm"] for f in facts}))
     parts = [
         f"Hessian of the mean loss over {samples}, without weight decay",
@@ -81,21 +76,15 @@ def described(found: Sequence[Curvature], plan: SpectrumPlan) -> str:
     return "; ".join(parts)
 
 
-def write(found: Sequence[Curvature], plan: SpectrumPlan, folder: Path) -> list[str]:
-    """Writes curvature.json, and NAME.density.csv, NAME.grid.csv of each run; their names."""
-    tables = {}
+def write(found: Sequence[Curvature], plan: SpectrumPlan, folder: StudyFolder) -> None:
+    """Writes curvature.json, and NAME.density.csv, NAME.grid.csv of each run."""
+    said = {**asdict(plan), "runs": [_said(curvature) for curvature in found]}
+    folder.write_json("curvature.json", said)
     for curvature in found:
         if curvature.spectrum:
-            tables[f"{curvature.name}.density.csv"] = _density(curvature)
+            folder.write_csv(f"{curvature.name}.density.csv", _density(curvature))
         if curvature.grid is not None:
-            tables[f"{curvature.name}.grid.csv"] = _grid(curvature, plan)
-    for name, rows in tables.items():
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        write_whole(folder / name, text.getvalue().encode())
-    said = {**asdict(plan), "runs": [_said(curvature) for curvature in found]}
-    write_whole(folder / "curvature.json", json.dumps(said, indent=1).encode())
-    return ["curvature.json", *tables]
+            folder.write_csv(f"{curvature.name}.grid.csv", _grid(curvature, plan))
 
 
 def _said(curvature: Curvature) -> dict[str, Any]:
@@ -104,13 +93,13 @@ def _said(curvature: Curvature) -> dict[str, Any]:
         **curvature.facts,
         "largest": curvature.top.tolist(),
         "least": curvature.least,
-        "ratio": finite(curvature.ratio),
+        "ratio": curvature.ratio,
     }
     if curvature.spectrum:
         trace, error = trace_estimate(curvature.spectrum, curvature.facts["weights"])
-        said |= {"trace": trace, "trace_standard_error": finite(error)}
+        said |= {"trace": trace, "trace_standard_error": error}
     if curvature.grid is not None:
-        said["mean_ratio_of_grid"] = finite(float(curvature.ratios.mean()))
+        said["mean_ratio_of_grid"] = float(curvature.ratios.mean())
     return said
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -14,10 +11,11 @@ import numpy as np
 
 from hpcddl.analysis.interpolate_plot import draw
 from hpcddl.analysis.line import Line, Losses, described, interpolate
+from hpcddl.analysis.several_runs import add_stored
 from hpcddl.cluster.world import World
 from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
-from hpcddl.common.files import write_whole
+from hpcddl.common.study import StudyFolder
 from hpcddl.common.table import aligned
 from hpcddl.run.trained import load_trained
 
@@ -33,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run_a", type=Path, metavar="RUN_A", help="the run at t = 0")
     add("run_b", type=Path, metavar="RUN_B", help="the run at t = 1, of the same network")
-    add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
-    add("--data", metavar="PATH", help="the data set, if it has moved since training")
+    add_stored(parser)
     add("--from", type=float, default=-1.0, dest="begin", metavar="T", help="the first t")
     add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
     add(
@@ -76,24 +73,21 @@ def run(arguments: argparse.Namespace) -> int:
     """Computes the line; rank 0 writes and prints the results."""
     world = World.create()
     with world.failing_together():
-        return _run(arguments, world)
-
-
-def _run(arguments: argparse.Namespace, world: World) -> int:
-    world.together(lambda: _check(arguments))
-    line = Line(**{name: getattr(arguments, name) for name in Line.__dataclass_fields__})
-    runs = arguments.run_a, arguments.run_b
-    out = arguments.out or arguments.run_a / "analysis" / "interpolate"
-    kept = out / "interpolate.points"
-    a, b = (load_trained(folder, world, arguments.epoch, arguments.data) for folder in runs)
-    if arguments.overwrite and world.rank == 0:
-        kept.unlink(missing_ok=True)
-    found = interpolate(runs, (a, b), line, kept)
-    if world.rank == 0:
-        _write(found, line, out)
-        draw(found, line, out)
-        print(_table(found, line))
-        print(f"{out}: interpolate.png, interpolate.pdf, interpolate.csv, interpolate.json")
+        world.together(lambda: _check(arguments))
+        line = Line(**{name: getattr(arguments, name) for name in Line.__dataclass_fields__})
+        runs = arguments.run_a, arguments.run_b
+        out = arguments.out or arguments.run_a / "analysis" / "interpolate"
+        kept = out / "interpolate.points"
+        a, b = (load_trained(folder, world, arguments.epoch, arguments.data) for folder in runs)
+        if arguments.overwrite and world.rank == 0:
+            kept.unlink(missing_ok=True)
+        found = interpolate(runs, (a, b), line, kept)
+        if world.rank == 0:
+            written = StudyFolder(out)
+            draw(found, line, written)
+            _write(found, line, written)
+            print(_table(found, line))
+            print(written)
     return 0
 
 
@@ -118,9 +112,6 @@ def _table(found: Losses, line: Line) -> str:
     return "\n".join([*aligned([list(HEAD), *lines], left=0), described(found)])
 
 
-def _write(found: Losses, line: Line, folder: Path) -> None:
-    text = io.StringIO()
-    csv.writer(text).writerows([HEAD, *_columns(found, line).tolist()])
-    write_whole(folder / "interpolate.csv", text.getvalue().encode())
-    said = {**asdict(line), **found.facts}
-    write_whole(folder / "interpolate.json", json.dumps(said, indent=1).encode())
+def _write(found: Losses, line: Line, folder: StudyFolder) -> None:
+    folder.write_csv("interpolate.csv", [HEAD, *_columns(found, line).tolist()])
+    folder.write_json("interpolate.json", {**asdict(line), **found.facts})

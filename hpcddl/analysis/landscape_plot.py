@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from math import ceil, floor, log10
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcddl.analysis.landscape_report import described
+from hpcddl.analysis.several_runs import panels, write_below
 from hpcddl.analysis.surface import Landscape, SurfacePlan
 from hpcddl.common.colours import COLOURS, STYLES
+from hpcddl.common.study import StudyFolder
 
 CONTOURS = 12
 """About so many, where their spacing is not given."""
@@ -22,23 +21,17 @@ MOST_CONTOURS = 200
 
 
 def draw(
-    found: Sequence[Landscape], plan: SurfacePlan, folder: Path, spacing: float | None, log: bool
+    found: Sequence[Landscape],
+    plan: SurfacePlan,
+    folder: StudyFolder,
+    spacing: float | None,
+    log: bool,
 ) -> None:
     """Draws landscape.png and .pdf; with `log`, log10 of the loss, and `spacing` is of that."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     if plan.directions:
-        figure = _profiles(plt, found, plan, log)
+        _profiles(found, plan, folder, log)
     else:
-        figure = _contours(plt, found, plan, spacing, log)
-    width = int(figure.get_size_inches()[0] * 17)
-    figure.supxlabel("\n".join(textwrap.wrap(described(found, plan), width)), fontsize=8)
-    for suffix in ("png", "pdf"):
-        figure.savefig(folder / f"landscape.{suffix}", dpi=150)
-    plt.close(figure)
+        _contours(found, plan, folder, spacing, log)
 
 
 def levels(least: float, greatest: float, spacing: float | None) -> NDArray[np.float64]:
@@ -66,58 +59,56 @@ def _drawn(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
 
 
 def _contours(
-    plt: Any, found: Sequence[Landscape], plan: SurfacePlan, spacing: float | None, log: bool
-) -> Any:
-    columns = min(len(found), 3)
-    lines = ceil(len(found) / columns)
-    figure, axes = plt.subplots(
-        *(lines, columns),
-        figsize=(4.2 * columns + 1.2, 4.5 * lines + 0.6),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    found: Sequence[Landscape],
+    plan: SurfacePlan,
+    folder: StudyFolder,
+    spacing: float | None,
+    log: bool,
+) -> None:
     surfaces = [_drawn(landscape.loss, log) for landscape in found]
     known = np.concatenate([surface[np.isfinite(surface)] for surface in surfaces])
     at = levels(known.min(), known.max(), spacing) if known.size else np.arange(2.0)
     beyond = "max" if known.size and at[-1] < known.max() else "neither"
-    for axis, landscape, surface in zip(axes.flat, found, surfaces, strict=False):
-        masked = np.ma.masked_invalid(surface.T)
-        filled = axis.contourf(plan.along, plan.along, masked, at, cmap="cividis", extend=beyond)
-        axis.contour(plan.along, plan.along, masked, at, colors="white", linewidths=0.5)
-        axis.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=1.5)
-        axis.set_title(f"{landscape.name}: {_summary(landscape)}", fontsize=10)
-        axis.set_box_aspect(1)
-        axis.locator_params(nbins=5)
-    for axis in axes.flat[len(found) :]:
-        axis.set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("along the first direction")
-    for axis in axes[:, 0]:
-        axis.set_ylabel("along the second direction")
-    name = "log$_{10}$ of the loss" if log else "loss (nats)"
-    step = at[1] - at[0]
-    figure.colorbar(filled, ax=axes, label=f"{name}, contours {step:g} apart", shrink=0.9)
-    return figure
+    below, shared = described(found, plan), {"sharex": True, "sharey": True}
+    with panels(folder, "landscape", len(found), 4.5, below, **shared) as (figure, axes):
+        for axis, landscape, surface in zip(axes.flat, found, surfaces, strict=False):
+            field = plan.along, plan.along, np.ma.masked_invalid(surface.T), at
+            filled = axis.contourf(*field, cmap="cividis", extend=beyond)
+            axis.contour(*field, colors="white", linewidths=0.5)
+            axis.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=1.5)
+            axis.set_title(f"{landscape.name}: {_summary(landscape)}", fontsize=10)
+            axis.set_box_aspect(1)
+            axis.locator_params(nbins=5)
+        for axis in axes[-1]:
+            axis.set_xlabel("along the first direction")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("along the second direction")
+        label = f"{_loss_label(log)}, contours {at[1] - at[0]:g} apart"
+        figure.colorbar(filled, ax=axes, label=label, shrink=0.9)
 
 
-def _profiles(plt: Any, found: Sequence[Landscape], plan: SurfacePlan, log: bool) -> Any:
-    figure, (loss, error) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
-    for i, landscape in enumerate(found):
-        colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
-        label = f"{landscape.name}: {_summary(landscape)}"
-        for axis, values in ((loss, _drawn(landscape.loss, log)), (error, 100 * landscape.error)):
-            axis.plot(plan.along, values.T, color=colour, linewidth=0.6, alpha=0.4)
-            middle = np.median(values, axis=0)
-            axis.plot(plan.along, middle, style, color=colour, linewidth=2.2, label=label)
-    loss.set_ylabel("log$_{10}$ of the loss" if log else "loss (nats)")
-    error.set_ylabel("error (%)")
-    for axis in (loss, error):
-        axis.set_xlabel("along the direction (thick: median)")
-        axis.grid(alpha=0.3)
-    loss.legend(loc="upper center", fontsize=9)
-    return figure
+def _profiles(
+    found: Sequence[Landscape], plan: SurfacePlan, folder: StudyFolder, log: bool
+) -> None:
+    with folder.picture("landscape", 1, 2, figsize=(11, 4.8)) as (figure, (loss, error)):
+        for i, landscape in enumerate(found):
+            colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+            label = f"{landscape.name}: {_summary(landscape)}"
+            values_on = (loss, _drawn(landscape.loss, log)), (error, 100 * landscape.error)
+            for axis, values in values_on:
+                axis.plot(plan.along, values.T, color=colour, linewidth=0.6, alpha=0.4)
+                middle = np.median(values, axis=0)
+                axis.plot(plan.along, middle, style, color=colour, linewidth=2.2, label=label)
+        loss.set_ylabel(_loss_label(log))
+        error.set_ylabel("error (%)")
+        for axis in (loss, error):
+            axis.set_xlabel("along the direction (thick: median)")
+        loss.legend(loc="upper center", fontsize=9)
+        write_below(figure, described(found, plan))
+
+
+def _loss_label(log: bool) -> str:
+    return "log$_{10}$ of the loss" if log else "loss (nats)"
 
 
 def _summary(landscape: Landscape) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpcddl.analysis.several_runs import samples_said
 from hpcddl.analysis.surface import Landscape, SurfacePlan
-from hpcddl.common.files import write_whole
-from hpcddl.common.finite import finite
+from hpcddl.common.study import StudyFolder
 from hpcddl.common.table import aligned
 
 HEAD = ("run", "strategy", "epoch", "loss at w_a", "error %", "least", "greatest", "mean rise")
@@ -44,9 +40,8 @@ def described(found: Sequence[Landscape], plan: SurfacePlan) -> str:
     if plan.directions:
         where = f"{plan.points} points along each of {plan.directions} random directions"
     unit = "1 is each filter's length" if plan.normalise == "filter" else "1 is N(0, 1) per weight"
-    sets = {(f["of"], f["samples"], f["available_samples"]) for f in (x.facts for x in found)}
-    name = {"train": "training", "heldout": "held-out"}
-    samples = "; ".join(f"{n:,} of {all_:,} {name[of]} samples" for of, n, all_ in sorted(sets))
+    names = {"train": "training", "heldout": "held-out"}
+    samples = samples_said([landscape.facts for landscape in found], names)
     norm = "; ".join(sorted({landscape.facts["batch_norm"] for landscape in found}))
     return (
         f"{where} to ±{plan.scale:g} ({unit}), seed {plan.seed}; {samples}; batch norm: {norm}; "
@@ -54,28 +49,23 @@ def described(found: Sequence[Landscape], plan: SurfacePlan) -> str:
     )
 
 
-def write(found: Sequence[Landscape], plan: SurfacePlan, folder: Path) -> None:
+def write(found: Sequence[Landscape], plan: SurfacePlan, folder: StudyFolder) -> None:
     """Writes NAME.csv with every point of a run, and landscape.json with the rest."""
+    runs = [
+        {
+            "name": landscape.name,
+            **landscape.facts,
+            "loss": landscape.centre[0],
+            "error": landscape.centre[1],
+            "least": float(landscape.loss.min()),
+            "greatest": float(landscape.loss.max()),
+            "mean_rise": landscape.mean_rise,
+        }
+        for landscape in found
+    ]
+    folder.write_json("landscape.json", {**asdict(plan), "runs": runs})
     for landscape in found:
-        text = io.StringIO()
-        csv.writer(text).writerows([_head(plan), *_rows(landscape, plan)])
-        write_whole(folder / f"{landscape.name}.csv", text.getvalue().encode())
-    said = {
-        **asdict(plan),
-        "runs": [
-            {
-                "name": landscape.name,
-                **landscape.facts,
-                "loss": finite(landscape.centre[0]),
-                "error": landscape.centre[1],
-                "least": finite(float(landscape.loss.min())),
-                "greatest": finite(float(landscape.loss.max())),
-                "mean_rise": finite(landscape.mean_rise),
-            }
-            for landscape in found
-        ],
-    }
-    write_whole(folder / "landscape.json", json.dumps(said, indent=1).encode())
+        folder.write_csv(f"{landscape.name}.csv", [_head(plan), *_rows(landscape, plan)])
 
 
 def _head(plan: SurfacePlan) -> list[str]:

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from hpcddl.common.errors import UserError
+from hpcddl.common.colours import COLOURS
+from hpcddl.common.picture_file import picture_file
 from hpcddl.optimizers.schedules import SCHEDULES, Schedule
 from hpcddl.run.config import Config
 
-RATE, WARMUP, DECAY = "#0072B2", "#E69F00", "#D55E00"  # Wong (2011)
+RATE, WARMUP, DECAY = COLOURS[0], COLOURS[4], COLOURS[1]
 
 
 def draw_schedule(config: Config, name: str, path: Path) -> None:
@@ -18,28 +19,15 @@ def draw_schedule(config: Config, name: str, path: Path) -> None:
     Raises:
         UserError: a suffix that is not a picture's; a path that cannot be written.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     schedule: Schedule = config.schedule.build(SCHEDULES, config.global_batch, config.epochs)
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    try:
-        known = figure.canvas.get_supported_filetypes()
-        if path.suffix[1:] not in known:
-            raise UserError(f"--plot {path}: must end in one of {', '.join(sorted(known))}")
+    with picture_file(path, "--plot", (8, 4.5), dpi=150) as figure:
+        axis = figure.subplots()
         _draw(axis, schedule, config.epochs)
         axis.set_title(
             f"{Path(name).name}: {config.schedule.name} schedule, "
             f"global batch {config.global_batch:,}, {config.epochs} epochs",
             parse_math=False,
         )
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise UserError(f"--plot {path}: {error.strerror}") from None
-    finally:
-        plt.close(figure)
 
 
 def _draw(axis: Any, schedule: Schedule, epochs: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import whole_file, write_whole
 from hpcddl.common.finite import finite
+from hpcddl.common.picture_file import pyplot
 from hpcddl.common.table import aligned
 
 
@@ -32,7 +33,7 @@ class StudyFolder:
         except OSError as error:
             raise UserError(f"--out {path}: cannot be written: {error.strerror}") from None
         self.path = path
-        self._written: list[str] = []
+        self._written: dict[str, None] = {}  # in this order, each once
 
     def __str__(self) -> str:
         return f"{self.path}: {', '.join(self._written)}"
@@ -42,12 +43,12 @@ class StudyFolder:
         text = io.StringIO()
         csv.writer(text).writerows(rows)
         write_whole(self.path / name, text.getvalue().encode())
-        self._written.append(name)
+        self._written[name] = None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Writes `content`; null stands for numbers that are not finite."""
         write_whole(self.path / name, json.dumps(nulled(content), indent=1).encode())
-        self._written.append(name)
+        self._written[name] = None
 
     @contextmanager
     def picture(
@@ -64,11 +65,7 @@ class StudyFolder:
         Args:
             options: of matplotlib's `subplots`, such as `figsize` in inches.
         """
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot as plt
-
+        plt = pyplot()
         figure, axes = plt.subplots(rows, columns, layout="constrained", **options)
         for axis in figure.axes:
             axis.grid(alpha=0.3)
@@ -77,7 +74,7 @@ class StudyFolder:
             for suffix in suffixes:
                 with whole_file(self.path / f"{name}.{suffix}") as file:
                     figure.savefig(file, format=suffix, dpi=150)
-                self._written.append(f"{name}.{suffix}")
+                self._written[f"{name}.{suffix}"] = None
         finally:
             plt.close(figure)
 

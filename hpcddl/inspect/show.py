@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.picture_file import picture_file
 from hpcddl.data.manifest import read_manifest
 from hpcddl.data.split_files import open_files
 from hpcddl.inspect.pictures import PICTURES
@@ -27,11 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draws, and prints where."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     folder = arguments.path
     out = arguments.out or Path(f"{folder.resolve().name}.png")
     manifest = read_manifest(folder)
@@ -42,16 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--sample: {arguments.sample}: must be 0 .. {samples - 1} in {arguments.split}"
         )
-    figure = plt.figure(figsize=(10, 8), layout="constrained")
-    try:
-        known = figure.canvas.get_supported_filetypes()
-        if out.suffix[1:] not in known:
-            raise UserError(f"--out {out}: must end in one of {', '.join(sorted(known))}")
+    with picture_file(out, "--out", (10, 8), dpi=120) as figure:
         PICTURES[manifest.kind](figure, files, arguments.sample)
-        figure.savefig(out, dpi=120)
-    except OSError as error:
-        raise UserError(f"--out {out}: {error.strerror}") from None
-    finally:
-        plt.close(figure)
     print(f"picture: {out}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hpcddl.analysis import curvature_plot, interpolate_plot, landscape_plot
+from hpcddl.common.study import StudyFolder
 from hpcddl.report.analyses import curvatures, landscapes, lines
 from hpcddl.report.picture import Picture
 from hpcddl.run.records import Run
@@ -55,7 +56,7 @@ def draw(runs: Sequence[Run]) -> Iterator[Picture]:
 def _picture(draw: Callable[..., object], written: str, name: str, about: str) -> Picture:
     """Calls `draw` with a folder and reads the picture that it writes there."""
     with TemporaryDirectory() as folder:
-        draw(folder=Path(folder))
+        draw(folder=StudyFolder(Path(folder)))
         image, pdf = ((Path(folder) / f"{written}.{s}").read_bytes() for s in ("png", "pdf"))
     return Picture(name, about, "png", image, pdf, wide=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcddl.common.colours import COLOURS, STYLES
-from hpcddl.common.errors import UserError
+from hpcddl.common.picture_file import picture_file
 from hpcddl.common.table import aligned
 from hpcddl.report.target import parse_target, target_table
 from hpcddl.run.records import Run, read_run, training_seconds
@@ -83,59 +83,49 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     """Held-out loss of the consensus by epoch, by training seconds and by MiB sent per learner.
 
     Raises:
-        UserError: a suffix that is not a picture's.
+        UserError: a suffix that is not a picture's; a path that cannot be written.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    known = plt.figure().canvas.get_supported_filetypes()
-    plt.close()
-    if path.suffix[1:] not in known:
-        raise UserError(f"--out {path}: must end in one of {', '.join(sorted(known))}")
     axes_of: dict[str, Callable[[dict[str, Any]], float]] = {
         "epoch": lambda e: e["epoch"],
         "training time in seconds": training_seconds,
         "MiB sent per learner": lambda e: e["bytes_sent"] / 2**20,
     }
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharey=True, layout="constrained")
-    for axis, (label, value) in zip(axes, axes_of.items(), strict=True):
-        for i, (run, name) in enumerate(zip(runs, legend(runs), strict=True)):
-            finite = [e for e in run.evaluations if e["heldout_loss"] is not None]
-            axis.plot(
-                [value(e) for e in finite],
-                [e["heldout_loss"] for e in finite],
-                color=COLOURS[i % len(COLOURS)],
-                linestyle=STYLES[i % len(STYLES)],
-                marker="o",
-                markersize=3,
-                label=name,
+    with picture_file(path, "--out", (12, 4), dpi=150) as figure:
+        axes = figure.subplots(1, 3, sharey=True)
+        for axis, (label, value) in zip(axes, axes_of.items(), strict=True):
+            for i, (run, name) in enumerate(zip(runs, legend(runs), strict=True)):
+                finite = [e for e in run.evaluations if e["heldout_loss"] is not None]
+                axis.plot(
+                    [value(e) for e in finite],
+                    [e["heldout_loss"] for e in finite],
+                    color=COLOURS[i % len(COLOURS)],
+                    linestyle=STYLES[i % len(STYLES)],
+                    marker="o",
+                    markersize=3,
+                    label=name,
+                )
+            prior = runs[0].summary["prior_loss"]
+            axis.axhline(prior, color="0.5", linewidth=1)
+            axis.annotate(
+                "guessing by class frequency",
+                (0.98, prior),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="right",
+                fontsize=8,
+                color="0.4",
             )
-        prior = runs[0].summary["prior_loss"]
-        axis.axhline(prior, color="0.5", linewidth=1)
-        axis.annotate(
-            "guessing by class frequency",
-            (0.98, prior),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color="0.4",
+            axis.set_xlabel(label)
+            axis.set_xlim(left=0)
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel("held-out loss of the consensus (nats)")
+        axes[0].legend(loc="best")
+        config, learners = runs[0].config, runs[0].summary["learners"]
+        figure.suptitle(
+            f"{config['model']['name']}, global batch {config['global_batch']}, {learners} learners"
         )
-        axis.set_xlabel(label)
-        axis.set_xlim(left=0)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("held-out loss of the consensus (nats)")
-    axes[0].legend(loc="best")
-    config, learners = runs[0].config, runs[0].summary["learners"]
-    figure.suptitle(
-        f"{config['model']['name']}, global batch {config['global_batch']}, {learners} learners"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _number(value: float | None, form: str, scale: float = 1) -> str:

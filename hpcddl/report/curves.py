@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
+from hpcddl.common.picture_file import pyplot
 from hpcddl.report.looks import looks
-from hpcddl.report.picture import Picture, add_legend, finished, pyplot
+from hpcddl.report.picture import Picture, add_legend, finished
 from hpcddl.run.records import Record, Run, training_seconds
 
 Value = Callable[[Record], float | None]
@@ -18,30 +19,6 @@ FAR = 3
 """Times the greatest value of runs that did not diverge: what goes beyond leaves the picture."""
 
 
-@dataclass(frozen=True)
-class Curves:
-    """One picture: which values of which records are drawn; None is left out."""
-
-    name: str
-    about: str
-    records: Callable[[Run], list[Record]]
-    x: Value
-    x_label: str
-    y: Value
-    y_label: str
-    log: bool = False
-    level: float | None = None  # a line to read the curves by
-
-    def points(self, run: Run) -> Points:
-        """Finds the points of one run: finite ones, on a logarithmic axis those above 0."""
-        found = ((self.x(record), self.y(record)) for record in self.records(run))
-        return [
-            (x, y)
-            for x, y in found
-            if x is not None and y is not None and isfinite(y) and (y > 0 or not self.log)
-        ]
-
-
 def _value(key: str, factor: float = 1) -> Value:
     def value(record: Record) -> float | None:
         found = record.get(key)
@@ -50,21 +27,36 @@ def _value(key: str, factor: float = 1) -> Value:
     return value
 
 
+_EPOCH = _value("epoch")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One picture: which values of which records are drawn; None is left out."""
+
+    name: str
+    about: str
+    records: str  # evaluations, training or diagnostics
+    y: Value
+    y_label: str
+    x: Value = _EPOCH
+    x_label: str = "epoch"
+    log: bool = False
+    level: float | None = None  # a line to read the curves by
+
+    def points(self, run: Run) -> Points:
+        """Finds the points of one run: finite ones, on a logarithmic axis those above 0."""
+        found = ((self.x(record), self.y(record)) for record in getattr(run, self.records))
+        return [
+            (x, y)
+            for x, y in found
+            if x is not None and y is not None and isfinite(y) and (y > 0 or not self.log)
+        ]
+
+
 def _relative_rate(record: Record) -> float | None:
     effective, rate = record["effective_rate"], record["learning_rate"]
     return None if effective is None or not rate else effective / rate
-
-
-def _evaluations(run: Run) -> list[Record]:
-    return run.evaluations
-
-
-def _training(run: Run) -> list[Record]:
-    return run.training
-
-
-def _diagnostics(run: Run) -> list[Record]:
-    return run.diagnostics
 
 
 _HELDOUT = "held-out loss of the consensus (nats)"
@@ -72,36 +64,28 @@ LEARNING = (
     Curves(
         name="heldout-loss",
         about="Held-out loss of the consensus by epoch",
-        records=_evaluations,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="evaluations",
         y=_value("heldout_loss"),
         y_label=_HELDOUT,
     ),
     Curves(
         name="heldout-accuracy",
         about="Held-out accuracy of the consensus by epoch",
-        records=_evaluations,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="evaluations",
         y=_value("heldout_accuracy", 100),
         y_label="held-out accuracy (%)",
     ),
     Curves(
         name="training-loss",
         about="Training loss, meaned over the learners, by epoch",
-        records=_training,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="training",
         y=_value("loss"),
         y_label="training loss (nats)",
     ),
     Curves(
         name="learning-rate",
         about="Learning rate alpha by epoch",
-        records=_training,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="training",
         y=_value("learning_rate"),
         y_label=r"learning rate $\alpha$",
     ),
@@ -110,7 +94,7 @@ COST = (
     Curves(
         name="loss-by-seconds",
         about="Held-out loss by training time",
-        records=_evaluations,
+        records="evaluations",
         x=training_seconds,
         x_label="training time of rank 0 (s)",
         y=_value("heldout_loss"),
@@ -119,7 +103,7 @@ COST = (
     Curves(
         name="loss-by-bytes",
         about="Held-out loss by what a learner has sent",
-        records=_evaluations,
+        records="evaluations",
         x=_value("bytes_sent", 2**-20),
         x_label="MiB sent per learner",
         y=_value("heldout_loss"),
@@ -130,9 +114,7 @@ NOISE = (
     Curves(
         name="effective-rate",
         about="Effective learning rate over the learning rate: 1 where steps follow the gradient",
-        records=_diagnostics,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="diagnostics",
         y=_relative_rate,
         y_label=r"$\alpha_e / \alpha$",
         level=1.0,
@@ -140,9 +122,7 @@ NOISE = (
     Curves(
         name="noise",
         about="Noise Delta of an update",
-        records=_diagnostics,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="diagnostics",
         y=_value("noise"),
         y_label=r"noise $\Delta$",
         log=True,
@@ -150,9 +130,7 @@ NOISE = (
     Curves(
         name="delta2",
         about="Delta2, the noise that learners add who hold different weights; SSGD has none",
-        records=_diagnostics,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="diagnostics",
         y=_value("delta2"),
         y_label=r"$\Delta^{(2)}$",
         log=True,
@@ -160,9 +138,7 @@ NOISE = (
     Curves(
         name="consensus-distance",
         about="How far learners are from their consensus; SSGD's are not",
-        records=_diagnostics,
-        x=_value("epoch"),
-        x_label="epoch",
+        records="diagnostics",
         y=_value("consensus_distance"),
         y_label=r"mean of $|w_j - w_a|^2$",
         log=True,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcddl.common.files import write_whole
+from hpcddl.common.picture_file import pyplot
 from hpcddl.report.looks import Look
 
 
@@ -32,17 +33,6 @@ class Picture:
     def write_pdf(self, folder: Path) -> None:
         """Writes NAME.pdf in `folder`."""
         write_whole(folder / f"{self.name}.pdf", self.pdf)
-
-
-def pyplot() -> Any:
-    """matplotlib's pyplot, without a display; ids depend on the picture alone."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    mpl.rcParams["svg.hashsalt"] = "hpcddl"
-    return plt
 
 
 def finished(figure: Any, name: str, about: str, *, wide: bool = False) -> Picture:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hpcddl.common.colours import COLOURS
+from hpcddl.common.picture_file import pyplot
 from hpcddl.report.looks import label
-from hpcddl.report.picture import Picture, finished, pyplot
+from hpcddl.report.picture import Picture, finished
 from hpcddl.run.records import Run, names
 
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++", "")

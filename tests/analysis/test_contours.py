@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from hpcddl.analysis.directions import random_direction
-from hpcddl.analysis.landscape import distinct_names
 from hpcddl.analysis.landscape_plot import MOST_CONTOURS, draw, levels
 from hpcddl.analysis.landscape_report import table, write
 from hpcddl.analysis.sample_loss import batch_statistics, draw_sample, loss_and_error
+from hpcddl.analysis.several_runs import distinct_names
 from hpcddl.analysis.surface import Landscape, SurfacePlan, survey
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.flat import FlatWeights
+from hpcddl.common.study import StudyFolder
 from tests.analysis.known_loss import InMemory, Quadratic, of_class_zero, run_folder, trained_of
 
 PLAN = SurfacePlan(
@@ -147,9 +148,10 @@ def test_numbers_and_picture(tmp_path: Path) -> None:
     """A row per place; a run whose loss is not finite anywhere is left blank."""
     found, _ = of_quadratic(PLAN, tmp_path)
     lost = replace(found, name="lost", loss=np.full((5, 5), np.nan), centre=(np.nan, 1.0))
+    folder = StudyFolder(tmp_path)
     for plan in (PLAN, replace(PLAN, directions=5)):
-        write([found, lost], plan, tmp_path)
-        draw([found, lost], plan, tmp_path, None, log=True)
+        write([found, lost], plan, folder)
+        draw([found, lost], plan, folder, None, log=True)
         assert (tmp_path / "landscape.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "landscape.pdf").read_bytes().startswith(b"%PDF")
         with open(tmp_path / "run.csv") as file:

@@ -21,6 +21,7 @@ from hpcddl.analysis.spectral_density import Quadrature
 from hpcddl.analysis.spectrum import Curvature, SpectrumPlan
 from hpcddl.analysis.surface import Landscape, SurfacePlan
 from hpcddl.common.errors import UserError
+from hpcddl.common.study import StudyFolder
 from hpcddl.report.analyses import curvatures, landscapes, lines
 from hpcddl.report.curves import LEARNING
 from hpcddl.report.looks import MOST, looks
@@ -368,9 +369,9 @@ def write_solutions(run: Path) -> tuple[Landscape, Curvature, Losses]:
     folders = [run / "analysis" / what for what in ("landscape", "curvature", "interpolate")]
     for folder in folders:
         folder.mkdir(parents=True)
-    write_landscape([around], PLAN, folders[0])
-    curvature_report.write([curved], SPECTRUM, folders[1])
-    interpolate._write(losses, LINE, folders[2])
+    write_landscape([around], PLAN, StudyFolder(folders[0]))
+    curvature_report.write([curved], SPECTRUM, StudyFolder(folders[1]))
+    interpolate._write(losses, LINE, StudyFolder(folders[2]))
     return around, curved, losses
 
 
@@ -401,7 +402,7 @@ def test_results_of_several_runs_lie_beside_them(tmp_path: Path) -> None:
         for run, values in zip(runs, np.random.default_rng(0).random((2, 3, 3)), strict=True)
     ]
     (tmp_path / "landscape").mkdir()
-    write_landscape(found, PLAN, tmp_path / "landscape")
+    write_landscape(found, PLAN, StudyFolder(tmp_path / "landscape"))
     (side_by_side,) = landscapes([read_run(run) for run in runs]).values()
     assert [one.name for one in side_by_side] == ["a", "b"]
 
