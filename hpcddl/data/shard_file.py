@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import checksum, partial_path
 from hpcddl.data.manifest import STRUCTURE, FieldEntry, ShardEntry
+from hpcddl.data.mapped import map_bytes
 
 Fields = Mapping[str, FieldEntry]
 _ALIGNMENT = 64  # bytes; else an odd number of float16 would leave the labels off by two
@@ -41,9 +42,8 @@ class Region:
         return prod(self.shape) * self.dtype.itemsize
 
     def map(self, path: Path) -> NDArray:
-        """The dataset as a read-only array backed by the page cache."""
-        mapped = np.memmap(path, self.dtype, "r", self.offset, self.shape)
-        return mapped.view(np.ndarray)  # np.take is slower on the memmap subclass
+        """Maps the dataset as a read-only array backed by the page cache; no file stays open."""
+        return map_bytes(path, self.offset, self.size).view(self.dtype).reshape(self.shape)
 
 
 def layout(path: Path, fields: Fields, samples: int) -> dict[str, Region]:

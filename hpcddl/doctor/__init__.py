@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[[Job], Finding]] = {
     "memory": resources.memory,
     "/dev/shm": resources.shared_memory,
     "locked memory": resources.locked_memory,
+    "open files": resources.open_files,
     "run folder": resources.run_folder,
     "file locks": resources.locks,
     "clocks": resources.clocks,

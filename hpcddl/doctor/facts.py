@@ -53,6 +53,8 @@ class Machine:
     infiniband_devices: int = 0
     lockable_bytes: int | None = None
     """Memory that may be pinned (ulimit -l); None: any amount."""
+    open_files: int | None = None
+    """That a process may have open at once (ulimit -n); None: any number."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ def machine() -> Machine:
     """Looks at what this process may use of its node, now."""
     threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     limit = memory_limit_bytes(Path("/proc/self/cgroup").read_text(), Path("/sys/fs/cgroup"))
-    lockable = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     available = 1024 * _number("/proc/meminfo", "MemAvailable")
     return Machine(
         cores=tuple(sorted(os.sched_getaffinity(0))),
@@ -31,8 +30,15 @@ def machine() -> Machine:
         resident_bytes=1024 * _number("/proc/self/status", "VmRSS"),
         shm_free_bytes=_free_bytes(Path("/dev/shm")),
         infiniband_devices=_count(Path("/sys/class/infiniband"), r".*"),
-        lockable_bytes=None if lockable == resource.RLIM_INFINITY else lockable,
+        lockable_bytes=_limit(resource.RLIMIT_MEMLOCK),
+        open_files=_limit(resource.RLIMIT_NOFILE),
     )
+
+
+def _limit(which: int) -> int | None:
+    """Reads a limit of this process (ulimit); None where there is none."""
+    limit = resource.getrlimit(which)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def memory_limit_bytes(membership: str, root: Path) -> int | None:

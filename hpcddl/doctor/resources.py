@@ -8,6 +8,8 @@ from hpcddl.doctor.finding import Finding, counted, ok, worst
 # What Open MPI 5.0.11 asks for in /dev/shm for each rank; with less it goes a slower way.
 SEGMENT_BYTES = 16 << 20
 CLOCK_SECONDS = 1.0
+# A rank keeps a few dozen files open, and its sockets to other ranks. Shards stay closed.
+OPEN_FILES = 256
 
 
 def memory(job: Job) -> Finding:
@@ -38,6 +40,20 @@ def locked_memory(job: Job) -> Finding:
             )
     present = any(one.machine.infiniband_devices for one in job.ranks)
     return ok("InfiniBand may pin all it needs" if present else "no InfiniBand")
+
+
+def open_files(job: Job) -> Finding:
+    """Whether a rank may have enough files and sockets open."""
+    limits = [(one.machine.open_files, one.host) for one in job.ranks]
+    known = [(limit, host) for limit, host in limits if limit is not None]
+    if not known:
+        return ok("any number")
+    least, host = min(known)
+    found = f"at most {least:,} on {host} (ulimit -n)"
+    wanted = OPEN_FILES + len(job.ranks)
+    if least < wanted:
+        return Finding("warn", f"{found}; {wanted:,} may be needed", f"ulimit -n {2 * wanted}")
+    return ok(found)
 
 
 def shared_memory(job: Job) -> Finding:
