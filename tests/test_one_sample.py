@@ -17,7 +17,7 @@ from tests.synthetic import write_shards
 
 def test_a_network_must_score_every_frame(tmp_path: Path) -> None:
     """A bilstm does, and stays in training; an mlp has one answer for a whole window."""
-    frames, _ = shard_set(path=str(write_shards(tmp_path)))
+    frames, _ = shard_set(path=str(write_shards(tmp_path / "shards")))
     fits = MODELS["bilstm"](frames.shape, frames.classes, layers=1, cells=4, bottleneck=4)
     check_scores(fits, "bilstm", frames)
     assert fits.training
