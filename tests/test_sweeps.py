@@ -93,7 +93,9 @@ def test_a_run_is_started_on_its_own_learners(sweep: Path, command: Launch, hpcd
     [
         ([{"learners": [0]}], "learners=0: must be a whole number that divides global_batch=512"),
         ([{"learners": [3]}], "learners=3: must be"),
-        ([{"learners": ["2"]}], "learners=2: must be"),
+        ([{"learners": ["two"]}], "learners=two: must be"),
+        ([{"learners": [[2]]}], "must be a whole number that divides"),
+        ([{}], "axes: {}: must be"),
         ([{"seed": [0]}, {"nosuch": [1]}], "unknown key 'nosuch'"),
         ([{"seed": 3}], "axes: seed: must be"),
         ([{"a": {"seed": 1}, "b": {}}], "axes: b: must be"),

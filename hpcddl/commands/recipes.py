@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-import yaml
-
 from hpcddl.common.errors import UserError
 from hpcddl.common.table import aligned
+from hpcddl.common.yaml_file import write_yaml
 from hpcddl.papers import is_name
 from hpcddl.papers.show import full, listed
 from hpcddl.recipes import find_recipe, names, read_recipe
@@ -47,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif is_name(arguments.name):
         print("\n".join(full(arguments.name)))
     else:
-        print(yaml.safe_dump(read_recipe(find_recipe(arguments.name)), sort_keys=False), end="")
+        print(write_yaml(read_recipe(find_recipe(arguments.name))), end="")
     return 0
 
 

@@ -3,16 +3,21 @@
 import torch
 from torch import Tensor, nn
 
+from hpcddl.common.errors import UserError
+
 
 class FlatWeights:
     """Copies between a model's parameters and vectors of shape (d,).
 
     The parameters keep their own storage: cuDNN's LSTM and Horovod both break when parameters
-    or gradients alias one flat buffer, so a vector costs one pass over memory.
+    or gradients alias one flat buffer, so a vector costs one pass over memory. Complex parameters
+    are a UserError: a vector of reals would lose half of them.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+        if any(p.is_complex() for p in self.parameters):
+            raise UserError("model: has complex weights; must have real ones")
         self.sizes = [p.numel() for p in self.parameters]
         self.size = sum(self.sizes)  # d
         self.dtype = self.parameters[0].dtype

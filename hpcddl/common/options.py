@@ -8,34 +8,88 @@ before any rank starts work.
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidatorFunctionWrapHandler,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
+
+from hpcddl.common.yaml_file import shown
+
+WHOLE = 2**63  # whole numbers lie below it, as 64 bits hold them
 
 
 class Strict(BaseModel):
-    """Frozen, and no key that is not declared: the error names the nearest one that is."""
+    """Frozen, and no key that is not declared: the error names the nearest one that is.
+
+    Numbers are finite, and whole ones fit in 64 bits.
+    """
 
     # Defaults are validated too: a default choice may be written as its bare name.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, cls):
+            return values
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"must be a mapping, not {shown(values)}; {nearest('', cls.model_fields)}"
+            )
         unknown = [key for key in values if key not in cls.model_fields]
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r}; {nearest(unknown[0], cls.model_fields)}")
+            hint = nearest(str(unknown[0]), cls.model_fields)
+            raise ValueError(f"unknown key {shown(repr(unknown[0]))}; {hint}")
         return values
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _refuse_equal_keys(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        """Two texts may be the same number, as 0 and 00: one would be lost."""
+        read = validate(value)
+        if isinstance(value, dict) and isinstance(read, dict) and len(read) < len(value):
+            raise ValueError("a key must not be given twice")
+        return read
+
+    @model_validator(mode="after")
+    def _refuse_beyond_64_bits(self) -> "Strict":
+        for name in type(self).model_fields:
+            for value in _numbers(getattr(self, name)):
+                if not -WHOLE <= value < WHOLE:
+                    raise ValueError(f"{name}={shown(value)}: must be below 2^63")
+        return self
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    """Finds the whole numbers of an option."""
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, dict):
+        yield from _numbers([*value, *value.values()])
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
 
 
 def nearest(word: str, valid: Any) -> str:
     """Returns a hint for an error: the valid word most similar to `word`, or all of them."""
-    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word[:100], list(valid), n=1, cutoff=0.5)
     return f"nearest: {close[0]!r}" if close else f"valid: {', '.join(valid) or 'none'}"
 
 
@@ -59,6 +113,7 @@ class Choice:
         return {"name": self.name, **values}
 
 
+@cache
 def options_of(entry: Callable[..., Any]) -> type[BaseModel]:
     """Makes a validating model of the keyword-only parameters of a function or class."""
     function = entry.__init__ if inspect.isclass(entry) else entry
@@ -93,12 +148,17 @@ class From:
             value = value.plain()
         if isinstance(value, str):
             value = {"name": value}
+        valid = ", ".join(self.table)
         if not isinstance(value, dict) or "name" not in value:
-            raise ValueError(f"must be a name or a mapping with one of {', '.join(self.table)}")
+            raise ValueError(
+                f"must be a name or a mapping with one, of {valid}; not {shown(value)}"
+            )
         options = dict(value)
         name = options.pop("name")
+        if not isinstance(name, str):
+            raise ValueError(f"name={shown(name)}: must be one of {valid}")
         if name not in self.table:
-            hint = nearest(str(name), self.table)
-            raise ValueError(f"{name!r} is not one of {', '.join(self.table)}; {hint}")
+            hint = nearest(name, self.table)
+            raise ValueError(f"{shown(repr(name))} is not one of {valid}; {hint}")
         checked = options_of(self.table[name]).model_validate(options)
         return Choice(name, {key: getattr(checked, key) for key in type(checked).model_fields})

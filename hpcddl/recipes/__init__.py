@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpcddl.common.errors import UserError
+from hpcddl.common.yaml_file import read_yaml_file, shown
 
 FOLDER = Path(__file__).parent
 
@@ -16,20 +15,28 @@ def names() -> list[str]:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a packaged recipe, or `name` itself when it is a YAML file.
+    """Finds the file of a packaged recipe; it is `name` itself where that is a YAML file's.
 
     Raises:
         UserError: neither exists.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"recipe {name}: no such file")
+    own = name.endswith((".yaml", ".yml"))
+    path = Path(name) if own else FOLDER / f"{name}.yaml"
+    if is_file(path):
         return path
-    path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"recipe {name!r}: must be a YAML file or one of {', '.join(names())}")
-    return path
+    if own:
+        raise UserError(f"recipe {shown(name)}: no such file")
+    raise UserError(
+        f"recipe {shown(repr(name))}: must be a YAML file or one of {', '.join(names())}"
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; there is none with a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def name_of(text: str) -> str:
@@ -37,23 +44,33 @@ def name_of(text: str) -> str:
     return Path(text).name.removesuffix(".yaml").removesuffix(".yml")
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe's values over those of its base, section by section.
+def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Reads the recipe's values over those of its base, section by section.
+
+    The values are texts, None, and lists and mappings of them (hpcddl/common/yaml_file.py).
+
+    Args:
+        above: the recipes that build on this one.
 
     Raises:
-        UserError: not YAML, or not a mapping.
+        UserError: not YAML, not a mapping, or a recipe that builds on itself.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path}: not YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml_file(path, "recipe")
     if not isinstance(values, dict):
-        raise UserError(f"recipe {path}: must be a mapping of keys to values")
+        raise UserError(f"recipe {shown(path)}: must be a mapping of keys to values")
     base = values.pop("base", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise UserError(f"recipe {shown(path)}: base={shown(base)}: must be a recipe's name")
     beside = path.parent / f"{base}.yaml"
-    return merge(read_recipe(beside if beside.is_file() else find_recipe(base)), values)
+    below = beside if is_file(beside) else find_recipe(base)
+    seen = (*above, path)
+    if any(below.samefile(one) for one in seen):
+        raise UserError(
+            f"recipe {shown(path)}: base={shown(base)}: must be a recipe that does not build on it"
+        )
+    return merge(read_recipe(below, seen), values)
 
 
 def merge(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

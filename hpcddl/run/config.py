@@ -11,13 +11,16 @@ from hpcddl.cluster.emulate import LinksSection
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import write_whole
 from hpcddl.common.options import Choice, From, Strict
+from hpcddl.common.yaml_file import shown
 from hpcddl.data import DATASETS
 from hpcddl.data.augment import AUGMENTATIONS
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.optimizers.schedules import SCHEDULES
 from hpcddl.recipes import find_recipe, read_recipe
+from hpcddl.run.faults import first_fault
 from hpcddl.run.old_names import overrides_with_new_names, with_new_names
+from hpcddl.run.overrides import apply_override
 from hpcddl.strategies import STRATEGIES
 from hpcddl.training.batch_norm import BATCH_NORM
 
@@ -89,7 +92,8 @@ class Config(Strict):
     compile: bool = False  # the network, by torch.compile
     diagnostics: DiagnosticsOptions = DiagnosticsOptions()
     log_every: Count = 10  # steps from one line in metrics.jsonl to the next
-    prefetch: CountOrNone = 3  # batches loaded ahead by the prefetch thread; 0: none
+    # Batches loaded ahead by the prefetch thread, each of which has its memory; 0: none.
+    prefetch: Annotated[int, Field(ge=0, le=1024)] = 3
 
     @model_validator(mode="after")
     def _refuse_autocast_of_float64(self) -> "Config":
@@ -111,46 +115,13 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """
     values = with_new_names(read_recipe(find_recipe(recipe)), recipe)
     for override in overrides_with_new_names(overrides):
-        values = _apply(values, override)
+        values = apply_override(values, override)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{recipe}: {_first_fault(error)}") from None
+        raise UserError(f"{shown(recipe)}: {first_fault(error)}") from None
 
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the config as a recipe that runs again as it is."""
     write_whole(path, yaml.safe_dump(config.plain(), sort_keys=False).encode())
-
-
-def _apply(values: dict[str, Any], override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r}: must be dotted.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: the value is not YAML") from None
-    head, *rest = key.split(".")
-    if not rest:
-        return {**values, head: value}
-    section = values.get(head) or {}
-    if isinstance(section, str):
-        section = {"name": section}
-    if not isinstance(section, dict):
-        raise UserError(f"override {override!r}: {head!r} holds a value, not a section")
-    below = _apply(section, f"{'.'.join(rest)}={text}")
-    if rest == ["name"] and section.get("name") != value:
-        below = {"name": value}  # the options of another choice do not carry over
-    return {**values, head: below}
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return f"{where}: missing, and it has no default"
-    if fault["type"] == "value_error":
-        return f"{where}: {message}" if where else message
-    return f"{where}={fault['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,6 +1,7 @@
 """One learner of a run: its network, its optimizer and its strategy."""
 
 from pathlib import Path
+from re import fullmatch, search
 
 import torch
 from torch import nn
@@ -85,7 +86,7 @@ def parse_reference(text: str) -> tuple[Path, int]:
         UserError: not of that form.
     """
     run, at, epoch = text.rpartition("@")
-    if not at or not run or not epoch.isdigit():
+    if not at or not run or not fullmatch("[0-9]{1,18}", epoch):
         raise UserError(f"init_from={text!r}: must be RUN@EPOCH, such as runs/ssgd@16")
     return Path(run), int(epoch)
 
@@ -95,7 +96,7 @@ def _network(config: Config, train_set: Dataset, initial: str | None) -> nn.Modu
 
     One rank reads it: all others get its weights from there.
     """
-    model: nn.Module = config.model.build(MODELS, train_set.shape, train_set.classes)
+    model = _built(config.model, train_set)
     takes_words = any(isinstance(module, nn.Embedding) for module in model.modules())
     if takes_words != train_set.contiguous:
         one, other = ("words", "numbers") if takes_words else ("numbers", "words")
@@ -104,6 +105,29 @@ def _network(config: Config, train_set: Dataset, initial: str | None) -> nn.Modu
         )
     if initial:
         _start_from(model, initial)
+    return model
+
+
+def _built(choice: Choice, train_set: Dataset) -> nn.Module:
+    """Builds the network for the samples and classes of a data set.
+
+    Raises:
+        UserError: it does not take such samples, does not fit in memory, or has complex weights,
+            which neither dtype nor messages hold.
+    """
+    try:
+        model: nn.Module = choice.build(MODELS, train_set.shape, train_set.classes)
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        # torch's allocator and its overflow of a size are RuntimeErrors like any other.
+        reason = str(error)
+        if isinstance(error, RuntimeError) and not search("alloc|overflow|too large", reason):
+            raise
+        raise UserError(
+            f"model.name={choice.name}: must fit in memory with its options: "
+            f"{' '.join(reason.split())}"
+        ) from None
+    if any(p.is_complex() for p in model.parameters()):
+        raise UserError(f"model.name={choice.name}: has complex weights; must have real ones")
     return model
 
 

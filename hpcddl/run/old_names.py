@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.yaml_file import shown
 
 _NEW = {"network": "links"}  # a section's old name -> its own
 
@@ -19,8 +20,8 @@ def with_new_names(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     for old, new in _NEW.items():
         if old in values and new in values:
             raise UserError(
-                f"{where}: {old} must not be given beside {new}, whose old name it is; fix: write "
-                f"{new} for {old}"
+                f"{shown(where)}: {old} must not be given beside {new}, whose old name it is; fix: "
+                f"write {new} for {old}"
             )
     return {_NEW.get(key, key): value for key, value in values.items()}
 

@@ -18,6 +18,7 @@ from hpcddl.run import resume
 from hpcddl.run.config import Config
 from hpcddl.run.directory import RunDirectory
 from hpcddl.run.learner import learner, switching
+from hpcddl.run.one_sample import check_micro_batch, check_scores
 from hpcddl.strategies.base import Strategy
 from hpcddl.training.batch_norm import BATCH_NORM, Recomputed
 from hpcddl.training.diagnostics import Diagnostics
@@ -41,6 +42,7 @@ def set_up(config: Config, world: World, directory: RunDirectory, node_folder: P
     train_set, local_batch = given.train_set, given.local_batch
     model, strategy = learner(config, given.strategy, world, train_set, fresh=resumed is None)
     steps = steps_per_epoch(len(train_set), world.size, local_batch) * world.size
+    world.together(lambda: _check_fit(config, model, train_set, local_batch))
     network, statistics = world.together(lambda: _computing(config, model, train_set, steps))
     if resumed:
         resume.restore(strategy, resumed, config.seed)
@@ -109,6 +111,12 @@ def _local_batch(config: Config, ranks: int, samples: int) -> int:
         )
     steps_per_epoch(samples, ranks, local)  # refuses a set that is too small for a step
     return local
+
+
+def _check_fit(config: Config, model: nn.Module, train_set: Dataset, local_batch: int) -> None:
+    name = config.model.name
+    check_scores(model, name, train_set)
+    check_micro_batch(model, name, train_set.shape, local_batch, config.accumulate)
 
 
 def _computing(

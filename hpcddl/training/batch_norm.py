@@ -76,6 +76,31 @@ class Recomputed:
             buffer.copy_(mean)
 
 
+def takes_one_sample(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether `model` can be trained on a batch of one sample of `shape`.
+
+    Batch norm cannot where a layer sees a single pixel: one value has no variance. The model and
+    the random numbers to come are left as they were.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not layers:
+        return True
+    saved = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
+    first = next(model.parameters())
+    was_training = model.training
+    devices = [first.device] if first.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            model.train()(torch.zeros(1, *shape, dtype=first.dtype, device=first.device))
+    except ValueError:  # what batch norm raises; nothing else in a network does
+        return False
+    finally:
+        model.train(was_training)
+        for buffer, value in saved:
+            buffer.copy_(value)
+    return True
+
+
 def averaged(model: nn.Module, name: str, available: int) -> None:
     """The mean of the learners' own statistics, which the consensus holds already."""
 
