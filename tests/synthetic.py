@@ -1,5 +1,6 @@
 """Small shard sets that are learnable: each class is a point, each frame a noisy copy of it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def write_shards(
 def write_recipe(path: Path, shards: Path, strategy: str, more: str = "") -> Path:
     """A recipe of a tiny bi-LSTM that trains on `shards` in about a second."""
     path.write_text(
-        f"""\
+        last_of_each(f"""\
 seed: 5
 epochs: 3
 global_batch: 24
@@ -49,9 +50,15 @@ optimizer: {{name: sgd, momentum: 0.9, nesterov: true, weight_decay: 1.0e-4}}
 schedule: {{name: constant, rate: 0.5}}
 strategy: {strategy}
 {more}
-"""
+""")
     )
     return path
+
+
+def last_of_each(recipe: str) -> str:
+    """Drops all but the last of every key, as a recipe may give it only once."""
+    blocks = re.split(r"^(?=\S)", recipe, flags=re.MULTILINE)
+    return "".join({block.partition(":")[0]: block for block in blocks}.values())
 
 
 WORDS = 20

@@ -22,7 +22,7 @@ from hpcddl.strategies import STRATEGIES
 from hpcddl.training.accumulate import backward
 from hpcddl.training.evaluate import evaluate, log_prior
 from tests.conftest import Launch
-from tests.synthetic import WORDS, write_shards, write_text
+from tests.synthetic import WORDS, last_of_each, write_shards, write_text
 from tests.test_restart import CASES, killed_after, train_all
 from tests.test_train import lines, refused, summary, without_times
 
@@ -38,7 +38,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_recipe(path: Path, text: Path, strategy: str = "ssgd", more: str = "") -> Path:
     """A recipe of a tiny language model in float64."""
     path.write_text(
-        f"""\
+        last_of_each(f"""\
 seed: 5
 epochs: 2
 global_batch: {BATCH}
@@ -47,9 +47,10 @@ data: {{name: text, path: {text}, bptt: {BPTT}, heldout_streams: 3}}
 schedule: {{name: constant, rate: {RATE}}}
 clip_norm: {CLIP}
 dtype: float64
+optimizer: sgd
 strategy: {strategy}
-{more if "optimizer:" in strategy else "optimizer: sgd" + chr(10) + more}
-"""
+{more}
+""")
     )
     return path
 

@@ -113,7 +113,7 @@ def test_bad_files_are_one_line(tmp_path: Path) -> None:
     for text, message in (
         ("a: [", "not YAML"),
         ("description: d\nrecipes: x\n", "unknown key 'recipes'"),
-        ("description: d\nrecipe: mini.ssgd\nlearners: 0\naxes: [{seed: [1]}]\n", "learners: "),
+        ("description: d\nrecipe: mini.ssgd\nlearners: 0\naxes: [{seed: [1]}]\n", "learners=0: "),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
