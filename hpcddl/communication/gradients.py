@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import horovod.torch as hvd
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from hpcddl.cluster.links import links_of
 from hpcddl.cluster.world import World
+from hpcddl.common.errors import UserError
 from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.horovod import finish, start
 
@@ -37,9 +40,10 @@ class GradientMean:
         self.bytes_sent = sum(self._bytes)
         """By each learner for one mean."""
         self._links = links_of(comm).gradients(comm, len(named), fusion_mib << 20)
+        self._paused = False
         self._running: dict[int, int] = {}  # parameter -> Horovod's handle
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(partial(self._start, i))
+            parameter.register_post_accumulate_grad_hook(partial(self._made, i))
             for i, parameter in enumerate(self._parameters)
         ]
 
@@ -55,11 +59,32 @@ class GradientMean:
         self._links.arrive()
         self._running.clear()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, backward adds to the gradients and starts nothing."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
     def stop(self) -> None:
         """From now on gradients stay each learner's own."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    def _made(self, i: int, parameter: Tensor) -> None:
+        """Hears of a gradient that backward has made."""
+        if self._paused:
+            return
+        if i in self._running:
+            raise UserError(
+                f"backward: a second gradient of {self._names[i]} in one update, while the mean of "
+                "the first is under way; fix: `with learner.accumulate():` around all backward "
+                "passes but the last"
+            )
+        self._start(i, parameter)
 
     def _start(self, i: int, parameter: Tensor) -> None:
         self._links.ready(i, self._bytes[i])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -14,6 +14,9 @@ from hpcddl.cluster.world import World
 from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.average import average_aside
 from hpcddl.optimizers.gradient_step import GradientStep
+
+if TYPE_CHECKING:
+    from hpcddl.communication.gradients import GradientMean
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Strategy:
 
     may_skip_steps = True  # of one learner alone, whose gradient has overflowed
     spectral_gap: float | None = None  # of the mixing matrix, of those who mix in every step
+    needs_epoch = False  # whether the rule changes in the course of training
+    _gradients: GradientMean | None = None  # of those who average gradients
 
     def __init__(self, model: nn.Module, local: GradientStep, world: World) -> None:
         self.model = model
@@ -83,6 +88,12 @@ class Strategy:
     def describe(self) -> str:
         """One line for the log: what is agreed on, and how it travels."""
         raise NotImplementedError
+
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        """Inside, backward only adds to the gradients; the pass that ends a batch comes after."""
+        with self._gradients.paused() if self._gradients is not None else nullcontext():
+            yield
 
     @contextmanager
     def consensus(self) -> Iterator[None]:

@@ -64,6 +64,7 @@ class LocalSGD(Strategy):
         super().__init__(model, local, world)
         assert after != "first_decay", "an epoch by now: the schedule is not known here"
         self.after = after
+        self.needs_epoch = after > 0 or warmup != "none"
         self._rule = f"{warmup} warm-up to H = {steps}" if warmup != "none" else f"H = {steps}"
         block = block_of(world, block_size) if block_steps > 1 else None
         self._block = Mean(block) if block else None

@@ -17,6 +17,7 @@ class SSGD(Strategy):
     """
 
     spectral_gap = 1.0
+    _gradients: GradientMean
 
     def __init__(
         self,

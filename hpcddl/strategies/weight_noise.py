@@ -26,6 +26,7 @@ class WeightNoise(Strategy):
         self.local, self.optimizer = inner.local, inner.optimizer
         self.loss_scale, self.traffic = inner.loss_scale, inner.traffic
         self.may_skip_steps, self.spectral_gap = inner.may_skip_steps, inner.spectral_gap
+        self.needs_epoch = inner.needs_epoch
         self.std, self.reading, self.seed = std, reading, seed
         self._clean = self.weights.empty() if reading == "per_learner" else None
 
@@ -72,6 +73,11 @@ class WeightNoise(Strategy):
 
     def take_step(self) -> None:
         self.inner.take_step()
+
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        with self.inner.accumulating():
+            yield
 
     @contextmanager
     def consensus(self) -> Iterator[None]:
