@@ -14,6 +14,7 @@ from hpcddl.common.options import Choice, From, Strict
 from hpcddl.common.yaml_file import shown
 from hpcddl.data import DATASETS
 from hpcddl.data.augment import AUGMENTATIONS
+from hpcddl.data.identity import identified
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.optimizers.schedules import SCHEDULES
@@ -100,6 +101,14 @@ class Config(Strict):
         if self.autocast and self.dtype != "float32":
             raise ValueError(f"autocast={self.autocast}: needs dtype=float32, not {self.dtype}")
         return self
+
+    def identified(self) -> "Config":
+        """The same with the fingerprint of the data set that lies at its path.
+
+        Raises:
+            UserError: another data set than the recipe names, or none.
+        """
+        return self.model_copy(update={"data": identified(self.data, "data.fingerprint=any")})
 
     def plain(self) -> dict[str, Any]:
         """As a recipe with every default written out."""

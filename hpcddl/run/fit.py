@@ -53,6 +53,7 @@ def fit(
         if directory is None:
             return
         resumed = directory.resumed
+        config = world.together(config.identified)
         task = set_up(config, world, directory, node_folder)
         directory.begin(config)
         announce(config, task, folder, resumed)

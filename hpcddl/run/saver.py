@@ -109,7 +109,7 @@ class Saver:
     def _save(self) -> None:
         """Writes the learners' states, unless the run has diverged and would replace good ones."""
         self._since, self._outdated = time.monotonic(), True
-        log = {**self._metrics.state_dict(), "restarts": self._directory.restarts}
+        log = {**self._metrics.state_dict(), **self._directory.told}
         if self._metrics.diverged_since:
             return
         state = resume.learner_state(self._strategy)

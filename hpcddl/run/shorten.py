@@ -33,7 +33,7 @@ def shorten(config: Config, world: World, data: Path, own_batch: bool) -> Config
     second = config.start_epoch + 1
     changed: dict[str, Any] = {
         "epochs": second + 1,
-        "data": _with(config.data, path=str(data)),
+        "data": _with(config.data, path=str(data), fingerprint=None),
         "schedule": _schedule(config.schedule, config.epochs, second),
         "strategy": _strategy(config.strategy, second, world),
         "checkpoint": config.checkpoint.model_copy(update={"every_epochs": 1, "every_steps": 0}),
