@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             if value is not None and value is not False:
                 raise UserError(f"--{name.replace('_', '-')}: only with --posteriors")
         return evaluate_command.run(arguments)
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         world.together(lambda: _check(arguments))
         trained = trained_of(arguments, arguments.run, world)

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Computes the curvatures; rank 0 writes and prints the results."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         names = world.together(lambda: distinct_names(arguments.runs))
         out = arguments.out or default_folder(arguments.runs, "curvature")

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Computes the line; rank 0 writes and prints the results."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         world.together(lambda: _check(arguments))
         line = Line(**{name: getattr(arguments, name) for name in Line.__dataclass_fields__})

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rank 0 prints the evaluation."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         trained = trained_of(arguments, arguments.run, world)
         facts = {"run": str(arguments.run), **evaluation(trained)}

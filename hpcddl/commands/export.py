@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exports the network; rank 0 writes the file."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         chosen = world.together(lambda: _format(arguments))
         trained = trained_of(arguments, arguments.run, world)

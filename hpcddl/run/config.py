@@ -115,6 +115,17 @@ class Config(Strict):
         return self.model_dump(mode="json")
 
 
+def dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Flattens nested mappings into one, with keys as an override names them: `model.layers`."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value
+        for name, below in values.items()
+        for key, value in dotted(below, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """Reads a packaged recipe or a YAML file and applies `dotted.key=value` overrides.
 

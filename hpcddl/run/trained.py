@@ -21,7 +21,7 @@ from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.models import MODELS
 from hpcddl.run import checkpoint
 from hpcddl.run.checkpoint import Checkpoint
-from hpcddl.run.config import Config, load_config
+from hpcddl.run.config import Config, dotted, load_config
 from hpcddl.strategies.base import same_start
 from hpcddl.training.autocast import Autocast
 from hpcddl.training.batch_norm import BATCH_NORM
@@ -128,6 +128,7 @@ def load_trained(
             data that the network does not take.
     """
     config, found = world.together(lambda: _find(run, epoch, data, other_data))
+    world.check_same({**dotted(config.plain()), "checkpoint": found.folder.name, **found.files})
     train_set, heldout = world.together(lambda: config.data.build(DATASETS))
     model = world.together(lambda: config.model.build(MODELS, train_set.shape, train_set.classes))
     model.to(world.device, getattr(torch, config.dtype))
