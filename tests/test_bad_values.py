@@ -10,6 +10,7 @@ import pytest
 
 from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import FieldEntry, labelled
+from hpcddl.data.sampler import epoch_permutation
 from hpcddl.data.shard_writer import ShardSetWriter
 from tests.conftest import Launch
 from tests.synthetic import CLASSES, spoil, write_recipe, write_shards, write_text
@@ -124,11 +125,13 @@ def test_a_feature_that_is_no_number_ends_training(
     """An LSTM takes an infinite feature for a large one: only its gradient is not finite."""
     spoil(shards, "train", 155, value)
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, "ssgd"), tmp_path / "run"
-    done = command("train", recipe, "--out", run)
+    done = command("train", recipe, "checkpoint.every_steps=1", "--out", run)
     assert done.returncode == 2
     place = f"{shards}/train-00001.h5: split train, sample 55 of this shard"
     assert f"hpcddl: error: {place}: feature[0, 0] is {value}; must be finite" in done.stderr
     assert not (run / "summary.json").exists()
+    step = int(np.flatnonzero(epoch_permutation(240, seed=5, epoch=0) == 155)[0]) // 24
+    assert checkpoints(run)[-1] == f"step-{step:08d}"  # the last that had not seen the sample
 
 
 @pytest.mark.parametrize(
