@@ -201,3 +201,38 @@ def test_one_rank_s_label_ends_all(shards: Path, tmp_path: Path, hpcddl: Launch)
     done = hpcddl("train", recipe, "--out", tmp_path / "run", ranks=3, timeout=60)
     assert done.returncode == 2
     assert "train-00001.h5: split train, sample 55 of this shard: label[0] is -100" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("curvature", "--samples", "40"),
+        ("landscape", "--samples", "40", "--points", "3"),
+        ("interpolate", "--samples", "40"),
+    ],
+)
+def test_analyses_look_at_their_samples(
+    words: tuple[str, ...], shards: Path, tmp_path: Path, command: Launch
+) -> None:
+    """Else a diverged network or an empty picture would be seen in bad data."""
+    recipe, run = write_recipe(tmp_path / "r.yaml", shards, "ssgd"), tmp_path / "run"
+    done = command("train", recipe, "epochs=1", "--out", run)
+    assert done.returncode == 0, done.stderr
+    for split, samples in (("train", 240), ("heldout", 45)):
+        for sample in range(samples):
+            spoil(shards, split, sample, NAN)
+    name, *options = words
+    runs = [run, run] if name == "interpolate" else [run]
+    done = command("analyze", name, *runs, *options, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "of this shard: feature[0, 0] is nan; must be finite" in done.stderr
+
+
+def test_diagnostics_look_at_their_samples(shards: Path, tmp_path: Path, command: Launch) -> None:
+    """Here held-out ones, which training itself does not see before the epoch's end."""
+    spoil(shards, "heldout", 3, NAN)
+    recipe = write_recipe(tmp_path / "r.yaml", shards, "ssgd")
+    words = ("diagnostics={every: 1, samples: 0, of: heldout}", "--out", tmp_path / "run")
+    done = command("train", recipe, *words)
+    assert done.returncode == 2
+    assert "split heldout, sample 3 of this shard: feature[0, 0] is nan" in done.stderr

@@ -110,7 +110,7 @@ def _check_values(corpus: KaldiCorpus, plan: Plan, split: str, arrays: Arrays) -
     """Looks at values as they are stored; matrices were found finite before.
 
     Raises:
-        UserError: a feature that deltas or float16 have made infinite, with its utterance.
+        UserError: a feature that float16 has made infinite, with its utterance.
     """
     fault = first_fault(arrays, corpus.classes)
     if fault is None:
