@@ -171,7 +171,7 @@ def test_evaluations_look_at_held_out_samples(
     assert done.returncode == 0, done.stderr
     other = spoil(write_shards(tmp_path / "other"), "heldout", 44, NAN)
     expected = f"{other}/heldout-00000.h5: split heldout, sample 44 of this shard: feature[0, 0]"
-    done = command("evaluate", tmp_path / "good", "--data", other)
+    done = command("evaluate", tmp_path / "good", "--data", other, "--other-data")
     assert done.returncode == 2
     assert expected in done.stderr
     bad = write_recipe(tmp_path / "bad.yaml", other, "ssgd")
@@ -223,7 +223,7 @@ def test_analyses_look_at_their_samples(
             spoil(shards, split, sample, NAN)
     name, *options = words
     runs = [run, run] if name == "interpolate" else [run]
-    done = command("analyze", name, *runs, *options, "--out", tmp_path / "out")
+    done = command("analyze", name, *runs, *options, "--other-data", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "of this shard: feature[0, 0] is nan; must be finite" in done.stderr
 

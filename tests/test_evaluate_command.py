@@ -119,7 +119,7 @@ def test_what_cannot_be_evaluated_is_one_line(run: Path, tmp_path: Path, command
         ([tmp_path], f"run {tmp_path}: no config.yaml (not a run directory)"),
         ([fresh], f"run {fresh}: no checkpoint yet"),
         ([run, "--epoch", "9"], "no checkpoint of epoch 9; kept: 1, 2, 3"),
-        ([run, "--data", other], "model bilstm: takes windows of frames"),
+        ([run, "--data", other, "--other-data"], "model bilstm: takes windows of frames"),
         ([run, "--hop", "3"], "--hop: only with --posteriors"),
     ):
         done = command("evaluate", *words)

@@ -12,7 +12,7 @@ from hpcddl.commands import evaluate as evaluate_command
 from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import read_manifest
-from hpcddl.run.trained import Trained, load_trained
+from hpcddl.run.trained import Trained, trained_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,10 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
             if value is not None and value is not False:
                 raise UserError(f"--{name.replace('_', '-')}: only with --posteriors")
         return evaluate_command.run(arguments)
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         world.together(lambda: _check(arguments))
-        trained = load_trained(arguments.run, world, arguments.epoch, arguments.data)
+        trained = trained_of(arguments, arguments.run, world)
         with world.together(lambda: scorer(arguments, trained)) as scored, trained.statistics():
             frames = scored.write(arguments.posteriors)
     if world.rank == 0:

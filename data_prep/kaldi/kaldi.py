@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Imported here, as importing mpi4py starts MPI, which one process does without.
         from hpcddl.cluster.world import World
 
-        world = World.create()
+        world = World.create(vars(arguments))
         with world.failing_together():
             manifest = packing.on_ranks(world)
     elif arguments.dry_run:

@@ -19,7 +19,7 @@ from hpcddl.analysis.spectrum import Curvature, SpectrumPlan, survey
 from hpcddl.cluster.world import World
 from hpcddl.common.bounds import above, at_least
 from hpcddl.common.study import StudyFolder
-from hpcddl.run.trained import load_trained
+from hpcddl.run.trained import trained_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Computes the curvatures; rank 0 writes and prints the results."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         names = world.together(lambda: distinct_names(arguments.runs))
         out = arguments.out or default_folder(arguments.runs, "curvature")
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         found: list[Curvature] = []
         written: StudyFolder | None = None
         for folder, name in zip(arguments.runs, names, strict=True):
-            trained = load_trained(folder, world, arguments.epoch, arguments.data)
+            trained = trained_of(arguments, folder, world)
             if not found:
                 written = world.together(lambda: StudyFolder(out) if world.rank == 0 else None)
             found.append(survey(name, folder, trained, plan))

@@ -11,13 +11,12 @@ import numpy as np
 
 from hpcddl.analysis.interpolate_plot import draw
 from hpcddl.analysis.line import Line, Losses, described, interpolate
-from hpcddl.analysis.several_runs import add_stored
 from hpcddl.cluster.world import World
 from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.common.study import StudyFolder
 from hpcddl.common.table import aligned
-from hpcddl.run.trained import load_trained
+from hpcddl.run.trained import add_choice_arguments, trained_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("run_a", type=Path, metavar="RUN_A", help="the run at t = 0")
     add("run_b", type=Path, metavar="RUN_B", help="the run at t = 1, of the same network")
-    add_stored(parser)
+    add_choice_arguments(parser)
     add("--from", type=float, default=-1.0, dest="begin", metavar="T", help="the first t")
     add("--to", type=float, default=2.0, dest="end", metavar="T", help="the last t")
     add(
@@ -71,14 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Computes the line; rank 0 writes and prints the results."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         world.together(lambda: _check(arguments))
         line = Line(**{name: getattr(arguments, name) for name in Line.__dataclass_fields__})
         runs = arguments.run_a, arguments.run_b
         out = arguments.out or arguments.run_a / "analysis" / "interpolate"
         kept = out / "interpolate.points"
-        a, b = (load_trained(folder, world, arguments.epoch, arguments.data) for folder in runs)
+        a, b = (trained_of(arguments, folder, world) for folder in runs)
         if arguments.overwrite and world.rank == 0:
             kept.unlink(missing_ok=True)
         found = interpolate(runs, (a, b), line, kept)

@@ -18,7 +18,7 @@ from hpcddl.analysis.surface import SurfacePlan, survey
 from hpcddl.cluster.world import World
 from hpcddl.common.bounds import above, at_least
 from hpcddl.common.study import StudyFolder
-from hpcddl.run.trained import load_trained
+from hpcddl.run.trained import trained_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Computes the landscapes; rank 0 writes and prints the results."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         names = world.together(lambda: distinct_names(arguments.runs))
         out = arguments.out or default_folder(arguments.runs, "landscape")
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = []
         for folder, name in zip(arguments.runs, names, strict=True):
             kept = out / f"{name}.points"
-            trained = load_trained(folder, world, arguments.epoch, arguments.data)
+            trained = trained_of(arguments, folder, world)
             if arguments.overwrite and world.rank == 0:
                 kept.unlink(missing_ok=True)
             found.append(survey(name, folder, trained, plan, kept))

@@ -15,19 +15,13 @@ from hpcddl.analysis.directions import NORMALISE
 from hpcddl.common.bounds import at_least
 from hpcddl.common.errors import UserError
 from hpcddl.common.study import StudyFolder
+from hpcddl.run.trained import add_choice_arguments
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Adds RUN ... and the checkpoint and data of each."""
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
-    add_stored(parser)
-
-
-def add_stored(parser: argparse.ArgumentParser) -> None:
-    """Adds which checkpoint is read, and where the data is."""
-    add = parser.add_argument
-    add("--epoch", type=int, help="the checkpoint after so many epochs; default: the newest")
-    add("--data", metavar="PATH", help="the data set, if it has moved since training")
+    add_choice_arguments(parser)
 
 
 def add_sample(parser: argparse.ArgumentParser, of: Sequence[str], samples: int) -> None:

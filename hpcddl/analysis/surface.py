@@ -135,7 +135,7 @@ def identity(run: Path, trained: Trained) -> dict[str, Any]:
     return {
         "config": checksum(run / "config.yaml"),
         "checkpoint": sorted(trained.checkpoint.files.values()),
-        "data": trained.config.data.options["path"],
+        "data": trained.config.data.options["fingerprint"],
     }
 
 

@@ -64,7 +64,7 @@ def command(
         else:
             from hpcddl.cluster.world import World
 
-            world = World.create()
+            world = World.create(options)
             rank = world.rank
             with world.failing_together():
                 world.together(partial(check, world.size))

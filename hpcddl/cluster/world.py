@@ -16,6 +16,7 @@ from mpi4py import MPI
 from hpcddl.cluster.cores import cores_of_rank
 from hpcddl.cluster.launcher import promised_size
 from hpcddl.cluster.ranks import join
+from hpcddl.cluster.same import difference, of_this_process
 from hpcddl.common.errors import UserError
 
 Result = TypeVar("Result")
@@ -48,15 +49,19 @@ class World:
         return self.comm.size
 
     @classmethod
-    def create(cls, node_size: int | None = None) -> World:
+    def create(
+        cls, asked: Mapping[str, object] | None = None, node_size: int | None = None
+    ) -> World:
         """The job's world. Collective.
 
         Args:
+            asked: the options of the command, which must be the same on all ranks, as must the
+                software and the variables that change numbers.
             node_size: fakes nodes of that many consecutive ranks (tests on one machine).
 
         Raises:
             AgreedError: the launcher promised more ranks than MPI joined, MPI lacks
-                THREAD_MULTIPLE, or a node has more ranks than GPUs.
+                THREAD_MULTIPLE, a node has more ranks than GPUs, or the ranks are not alike.
         """
         comm, node = join(node_size)
         fault = _start_fault(comm.size, node.size, os.environ)
@@ -74,7 +79,20 @@ class World:
         if "OMP_NUM_THREADS" not in os.environ:
             # Else every rank starts one thread per core, and they fight for the cores.
             torch.set_num_threads(max(1, int(own)))
-        return cls(comm, node, device)
+        world = cls(comm, node, device)
+        options = {f"--{key.replace('_', '-')}": value for key, value in (asked or {}).items()}
+        world.check_same({**of_this_process(os.environ), "device": device.type, **options})
+        return world
+
+    def check_same(self, facts: Mapping[str, object]) -> None:
+        """Refuses to go on where a rank has other `facts` than rank 0. Collective.
+
+        Raises:
+            AgreedError: names the rank, its host, the key, and both values.
+        """
+        found = difference(self.comm, facts)
+        if found:
+            raise AgreedError(found, self.rank)
 
     def together(self, work: Callable[[], Result]) -> Result:
         """Runs `work` on every rank; a UserError on any rank is raised on all of them.

@@ -7,7 +7,7 @@ from typing import Any
 from hpcddl.cluster.world import World
 from hpcddl.common.finite import finite
 from hpcddl.data.prefetch import Prefetcher
-from hpcddl.run.trained import Trained, add_run_arguments, load_trained
+from hpcddl.run.trained import Trained, add_run_arguments, trained_of
 from hpcddl.training.evaluate import evaluate, log_prior
 
 
@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Rank 0 prints the evaluation."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
-        trained = load_trained(arguments.run, world, arguments.epoch, arguments.data)
+        trained = trained_of(arguments, arguments.run, world)
         facts = {"run": str(arguments.run), **evaluation(trained)}
     if world.rank == 0:
         print(json.dumps(facts) if arguments.json else _text(facts))

@@ -20,7 +20,7 @@ from hpcddl.common.errors import UserError
 from hpcddl.common.files import whole_file
 from hpcddl.data.network_input import network_input
 from hpcddl.models import MODELS
-from hpcddl.run.trained import Trained, add_run_arguments, load_trained
+from hpcddl.run.trained import Trained, add_run_arguments, trained_of
 
 TOLERANCE = 1e-5
 """How far a file's scores may be off when it is read back, relative to the network's largest."""
@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exports the network; rank 0 writes the file."""
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         chosen = world.together(lambda: _format(arguments))
-        trained = load_trained(arguments.run, world, arguments.epoch, arguments.data)
+        trained = trained_of(arguments, arguments.run, world)
         with trained.statistics():
             world.together(
                 lambda: export(trained, arguments.out, chosen) if world.rank == 0 else None

@@ -56,7 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     began = time.time()
     a = arguments
-    world = World.create()
+    # What the recipe comes to is compared later, key by key; nodes may have other disks.
+    own = {"recipe", "overrides", "stage"}
+    world = World.create({key: value for key, value in vars(a).items() if key not in own})
     with world.failing_together():
         config = world.together(lambda: load_config(a.recipe, a.overrides))
         if a.smoke:

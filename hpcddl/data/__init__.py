@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hpcddl.data.block_order import BlockShuffle
+from hpcddl.data.identity import Fingerprint, check_fingerprint
 from hpcddl.data.shards import Shards, open_split
 from hpcddl.data.text import TokenWindows, open_text
 
@@ -67,6 +68,7 @@ def shard_set(
     reshuffle: Literal["globally", "never"] = "globally",
     buffer: Annotated[int, Field(ge=0)] = BlockShuffle.buffer,
     block: Annotated[int, Field(ge=1)] = BlockShuffle.block,
+    fingerprint: Fingerprint = None,
 ) -> tuple[Shards, Shards]:
     """The training and held-out splits of the shard set in the folder `path`.
 
@@ -75,7 +77,10 @@ def shard_set(
             memory: `block` consecutive samples are read at once and mixed in a `buffer` of samples.
         reshuffle: `never` draws each learner's part of the set once, and epochs permute the part
             (paper B, app. F).
+        fingerprint: of the set that it must be (`hpcddl data info`); a run writes its own here.
+            None or `any`: any set.
     """
+    check_fingerprint(path, fingerprint)
     blocks = BlockShuffle(block, buffer) if shuffle == "blocks" else None
     train = open_split(path, "train", shuffle=blocks, kept=reshuffle == "never")
     return train, open_split(path, "heldout")
@@ -86,13 +91,16 @@ def text(
     path: str,
     bptt: Annotated[int, Field(ge=1)] = 30,
     heldout_streams: Annotated[int, Field(ge=1)] = 16,
+    fingerprint: Fingerprint = None,
 ) -> tuple[TokenWindows, TokenWindows]:
     """The training and held-out text in the folder `path`, `bptt` tokens a window (paper B: 30).
 
     Args:
         heldout_streams: what the held-out text is cut into, whatever the number of learners. Only
             the first words of each stream are predicted without all that comes before them.
+        fingerprint: of the set that it must be; None or `any`: any set.
     """
+    check_fingerprint(path, fingerprint)
     return open_text(path, "train", bptt), open_text(path, "heldout", bptt, heldout_streams)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import xxhash
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from hpcddl.common.errors import UserError
@@ -101,6 +102,23 @@ class Manifest(_Frozen):
     def sample_bytes(self) -> int:
         """Size of one sample, all fields together, in bytes."""
         return sum(field.sample_bytes for field in self.fields.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells sets apart: the XXH3 of all samples' checksums, 32 hexadecimal digits.
+
+        Where the samples came from, and the names of their classes, make no difference.
+        """
+        shards = {
+            name: [
+                [shard.samples, {field: shard.checksums[field] for field in sorted(self.fields)}]
+                for shard in split.shards
+            ]
+            for name, split in self.splits.items()
+        }
+        fields = {name: field.model_dump(mode="json") for name, field in self.fields.items()}
+        told = [self.kind, self.classes, self.class_counts, fields, shards]
+        return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
 
     @property
     def texts(self) -> list[TextEntry]:

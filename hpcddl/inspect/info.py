@@ -36,6 +36,7 @@ def describe(folder: Path) -> dict[str, Any]:
     return {
         "path": str(folder),
         "kind": manifest.kind,
+        "fingerprint": manifest.fingerprint,
         "splits": {
             name: {
                 "samples": split.samples,
@@ -99,6 +100,7 @@ def _text(facts: dict[str, Any]) -> str:
             ),
         ]
         lines.append(f"  {name:<10}{', '.join(parts)}")
+    lines.append(f"fingerprint {facts['fingerprint']}")
     lines.append("fields of a sample")
     for name, field in facts["fields"].items():
         shape = " x ".join(map(str, field["shape"])) or "one"

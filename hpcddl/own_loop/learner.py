@@ -20,6 +20,7 @@ from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.optimizers.loss_scale import LossScale
 from hpcddl.own_loop import checkpoints
 from hpcddl.own_loop.start import init
+from hpcddl.run.config import dotted
 from hpcddl.run.faults import first_fault
 from hpcddl.strategies import STRATEGIES
 from hpcddl.strategies.base import Strategy, same_start
@@ -50,7 +51,8 @@ class Learner:
         options: the strategy's, as in a recipe: `topology="ring"`, `steps=8`.
 
     Raises:
-        UserError: an unknown strategy or option; the optimizer is not one of this model's.
+        UserError: an unknown strategy or option; the optimizer is not one of this model's; the
+            ranks' arguments differ.
     """
 
     def __init__(
@@ -72,6 +74,15 @@ class Learner:
             self.optimizer, clip_norm=clip_norm, loss_scale=LossScale() if loss_scale else None
         )
         choice = self.world.together(lambda: _choice(strategy, options))
+        self.world.check_same(
+            {
+                **dotted(choice.plain(), "strategy"),
+                "seed": seed,
+                "clip_norm": clip_norm,
+                "loss_scale": loss_scale,
+                **_described(model, self.optimizer),
+            }
+        )
         same_start(model, self.world)
         self._strategy: Strategy = self.world.together(
             lambda: choice.build(STRATEGIES, model, local, self.world, seed)
@@ -254,6 +265,18 @@ def _optimizer(
             "model.parameters()"
         )
     return optimizer
+
+
+def _described(model: nn.Module, optimizer: Optimizer) -> dict[str, object]:
+    """What of a network and its optimizer has to be the same on all ranks, and can be printed."""
+    return {
+        "optimizer": type(optimizer).__name__,
+        **{f"optimizer.{key}": value for key, value in optimizer.defaults.items()},
+        **{
+            f"parameter {name}": f"{tuple(parameter.shape)} {parameter.dtype}"
+            for name, parameter in model.named_parameters()
+        },
+    }
 
 
 def _choice(strategy: str, options: dict[str, Any]) -> Choice:

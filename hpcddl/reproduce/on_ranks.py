@@ -30,7 +30,7 @@ def run_study(
         measure: collective; where it raises Stopped, the status is 75 and there is no report.
         report: prints and writes what was found, and `draw` draws it; on rank 0 alone.
     """
-    world = World.create()
+    world = World.create(vars(arguments))
     with world.failing_together():
         prepared = world.together(lambda: prepare(arguments, world))
         folder = world.together(lambda: StudyFolder(arguments.out))

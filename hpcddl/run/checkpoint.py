@@ -21,6 +21,7 @@ import torch
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import sha256, sync_folder, write_whole
+from hpcddl.data.identity import Fingerprint
 from hpcddl.run.finite_state import float_tensors
 from hpcddl.training.position import Position
 
@@ -41,6 +42,11 @@ class Checkpoint:
     position: Position
     log: dict[str, Any]  # what metrics and summary need to go on
     files: dict[str, str]  # name -> SHA-256
+
+    @property
+    def data(self) -> Fingerprint:
+        """The fingerprint of the data set; None where an earlier version wrote the checkpoint."""
+        return self.log.get("data")
 
     def learner(self, rank: int) -> dict[str, Any]:
         """The state of learner `rank`, after its checksum.

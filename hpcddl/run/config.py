@@ -14,6 +14,7 @@ from hpcddl.common.options import Choice, From, Strict
 from hpcddl.common.yaml_file import shown
 from hpcddl.data import DATASETS
 from hpcddl.data.augment import AUGMENTATIONS
+from hpcddl.data.identity import identified
 from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.optimizers.schedules import SCHEDULES
@@ -101,9 +102,28 @@ class Config(Strict):
             raise ValueError(f"autocast={self.autocast}: needs dtype=float32, not {self.dtype}")
         return self
 
+    def identified(self) -> "Config":
+        """The same with the fingerprint of the data set that lies at its path.
+
+        Raises:
+            UserError: another data set than the recipe names, or none.
+        """
+        return self.model_copy(update={"data": identified(self.data, "data.fingerprint=any")})
+
     def plain(self) -> dict[str, Any]:
         """As a recipe with every default written out."""
         return self.model_dump(mode="json")
+
+
+def dotted(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Flattens nested mappings into one, with keys as an override names them: `model.layers`."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value
+        for name, below in values.items()
+        for key, value in dotted(below, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError, warn
+from hpcddl.data.identity import Fingerprint
 from hpcddl.run import intact, resume
 from hpcddl.run.config import Config, save_config
 from hpcddl.run.run_lock import RunLock, reaches_all_nodes
@@ -20,7 +22,14 @@ class RunDirectory:
         self.path, self.lock, self.resumed = path, lock, search.found
         self.restarts = resume.restarts(search.found, world)
         """Each change of the number of learners so far."""
+        self.data: Fingerprint = None
+        """The fingerprint of the data set, from `begin` on."""
         self._search, self._world = search, world
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What checkpoints say of the run beside its numbers."""
+        return {"restarts": self.restarts, "data": self.data}
 
     def begin(self, config: Config) -> None:
         """Makes the folder, unless it is there, and writes the run's config to it. Collective.
@@ -29,6 +38,7 @@ class RunDirectory:
             AgreedError: it cannot be written; another job has begun there meanwhile.
         """
         world = self._world
+        self.data = config.data.options["fingerprint"]
         world.on_rank_zero(lambda: self._make(config))
         if not reaches_all_nodes(self.lock.path, world) and world.rank == 0:
             warn(

@@ -13,6 +13,9 @@ from mpi4py.util import pkl5
 
 from hpcddl.cluster.world import AgreedError, World
 from hpcddl.common.errors import UserError, warn
+from hpcddl.common.options import Choice
+from hpcddl.data.identity import check_fingerprint
+from hpcddl.data.manifest import MANIFEST
 from hpcddl.models import hidden_state
 from hpcddl.optimizers.schedules import SCHEDULES, Schedule, agree_until
 from hpcddl.run import checkpoint, intact, run_lock
@@ -48,14 +51,40 @@ def check(folder: Path, config: Config, go_on: bool) -> bool:
         return False
     if not go_on:
         raise UserError(f"--out {folder}: holds a run; add --resume or give another folder")
-    before = _config_before(folder).plain()
-    for key, value in config.plain().items():
-        if key not in MAY_CHANGE and before[key] != value:
+    before = _config_before(folder)
+    _refuse_other_data(before.data, config.data)
+    was = before.plain()
+    was["data"], now = _without_place(before.data), config.plain()
+    now["data"] = _without_place(config.data)
+    for key, value in now.items():
+        if key not in MAY_CHANGE and was[key] != value:
             raise UserError(
-                f"--resume: {key} was {before[key]} in {folder} and is {value} now; "
+                f"--resume: {key} was {was[key]} in {folder} and is {value} now; "
                 "only " + ", ".join(sorted(MAY_CHANGE)) + " may change"
             )
     return True
+
+
+def _refuse_other_data(before: Choice, now: Choice) -> None:
+    """Refuses another data set than the run's; the same one may lie elsewhere.
+
+    Raises:
+        UserError: the fingerprints differ; of a run that has none, the folders.
+    """
+    path, was = now.options["path"], before.options["path"]
+    fingerprint = before.options["fingerprint"]
+    if fingerprint is None and Path(path).resolve() != Path(was).resolve():
+        raise UserError(
+            f"--resume: data.path was {was} and is {path} now, and the run is from a version that "
+            "kept no fingerprint of its data; must be the same folder"
+        )
+    # A run that has ended needs its data no more, and it may be gone.
+    if path != was or (Path(path) / MANIFEST).exists():
+        check_fingerprint(path, fingerprint)
+
+
+def _without_place(data: Choice) -> dict[str, Any]:
+    return {key: v for key, v in data.plain().items() if key not in ("path", "fingerprint")}
 
 
 def find(folder: Path, config: Config, world: World) -> intact.Search:

@@ -126,7 +126,7 @@ class Saver:
         States that are not finite, of any learner, are a divergence: the run ends.
         """
         self._since, self._outdated = time.monotonic(), True
-        log = {**self._metrics.state_dict(), "restarts": self._directory.restarts}
+        log = {**self._metrics.state_dict(), **self._directory.told}
         if self._metrics.diverged_since:
             return
         world, state = self._strategy.world, resume.learner_state(self._strategy)

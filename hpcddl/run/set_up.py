@@ -10,6 +10,7 @@ from hpcddl.common.errors import UserError
 from hpcddl.common.options import Choice
 from hpcddl.data import DATASETS, Dataset
 from hpcddl.data.augment import AUGMENTATIONS, Augment
+from hpcddl.data.identity import check_fingerprint
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.staging import stage
 from hpcddl.models import hidden_state
@@ -83,6 +84,8 @@ class _Given(NamedTuple):
 
 def _given(config: Config, data: Choice, directory: RunDirectory, ranks: int) -> _Given:
     train_set, heldout = data.build(DATASETS)
+    if directory.resumed:
+        check_fingerprint(data.options["path"], directory.resumed.data)
     schedule: Schedule = config.schedule.build(SCHEDULES, config.global_batch, config.epochs)
     if directory.resumed:
         # Other epochs are refused where the rates so far were meant for those before.

@@ -8,7 +8,7 @@ from typing import Any
 from hpcddl.cluster.world import World
 from hpcddl.common.options import Choice
 from hpcddl.optimizers.schedules import SCHEDULES
-from hpcddl.run.config import Config
+from hpcddl.run.config import Config, dotted
 from hpcddl.run.learner import switching
 
 SAMPLES = 2  # of a learner's micro-batch: batch norm needs more than one
@@ -33,7 +33,7 @@ def shorten(config: Config, world: World, data: Path, own_batch: bool) -> Config
     second = config.start_epoch + 1
     changed: dict[str, Any] = {
         "epochs": second + 1,
-        "data": _with(config.data, path=str(data)),
+        "data": _with(config.data, path=str(data), fingerprint=None),
         "schedule": _schedule(config.schedule, config.epochs, second),
         "strategy": _strategy(config.strategy, second, world),
         "checkpoint": config.checkpoint.model_copy(update={"every_epochs": 1, "every_steps": 0}),
@@ -55,7 +55,7 @@ def changes(config: Config, short: Config) -> list[str]:
     """Lists what differs in `short`, apart from its length, as `key=value instead of value`."""
     found = []
     for section in ("strategy", "batch_norm", "links"):
-        before, now = (_flat(section, c.plain()[section]) for c in (config, short))
+        before, now = (dotted(c.plain()[section], section) for c in (config, short))
         later = {"strategy.after", "strategy.warmup_epochs"}
         found += [
             f"{key}={now.get(key)} instead of {value}"
@@ -107,14 +107,3 @@ def _mixing(super_learners: Any, world: World) -> int:
     if super_learners == "none":
         return world.size
     return -(-world.size // (world.node.size if super_learners == "node" else super_learners))
-
-
-def _flat(prefix: str, values: Any) -> dict[str, Any]:
-    """Flattens nested mappings into one, with dotted keys."""
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        key: value
-        for name, below in values.items()
-        for key, value in _flat(f"{prefix}.{name}", below).items()
-    }

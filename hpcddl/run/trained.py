@@ -15,12 +15,13 @@ from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.options import Choice
 from hpcddl.data import DATASETS, Dataset
+from hpcddl.data.identity import ANY, identified, with_fingerprint
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.models import MODELS
 from hpcddl.run import checkpoint
 from hpcddl.run.checkpoint import Checkpoint
-from hpcddl.run.config import Config, load_config
+from hpcddl.run.config import Config, dotted, load_config
 from hpcddl.run.state import read_state
 from hpcddl.strategies.base import same_start
 from hpcddl.training.autocast import Autocast
@@ -83,26 +84,52 @@ class Trained:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options that name a network and its data."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    add_choice_arguments(parser)
+
+
+def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options that choose a checkpoint and the data."""
     parser.add_argument(
         "--epoch", type=int, help="the checkpoint after so many epochs; default: the newest"
     )
     parser.add_argument(
         "--data", metavar="PATH", help="the data set, if it has moved since training"
     )
+    parser.add_argument(
+        "--other-data",
+        action="store_true",
+        help="take a data set with other samples than the run was trained on",
+    )
+
+
+def trained_of(arguments: argparse.Namespace, run: Path, world: World) -> Trained:
+    """Loads the network of `run` at the epoch and with the data that the options name. Collective.
+
+    Raises:
+        UserError: as `load_trained`.
+    """
+    return load_trained(run, world, arguments.epoch, arguments.data, arguments.other_data)
 
 
 def load_trained(
-    run: Path, world: World, epoch: int | None = None, data: str | None = None
+    run: Path,
+    world: World,
+    epoch: int | None = None,
+    data: str | None = None,
+    other_data: bool = False,
 ) -> Trained:
     """The consensus after `epoch` epochs, or the newest, in evaluation mode. Collective.
 
     Args:
-        data: the folder of the run's data set where that has moved, or of another like it.
+        data: the folder of the run's data set where that has moved.
+        other_data: whether the data set may be another than the run's.
 
     Raises:
-        UserError: not a run directory, no such checkpoint, or data that the network does not take.
+        UserError: not a run directory, no such checkpoint, other data than the run's, or
+            data that the network does not take.
     """
-    config, found = world.together(lambda: _find(run, epoch, data))
+    config, found = world.together(lambda: _find(run, epoch, data, other_data))
+    world.check_same({**dotted(config.plain()), "checkpoint": found.folder.name, **found.files})
     train_set, heldout = world.together(lambda: config.data.build(DATASETS))
     model = world.together(lambda: config.model.build(MODELS, train_set.shape, train_set.classes))
     model.to(world.device, getattr(torch, config.dtype))
@@ -114,20 +141,24 @@ def load_trained(
     return Trained(config, found, model, network.eval(), train_set, heldout, world)
 
 
-def _find(run: Path, epoch: int | None, data: str | None) -> tuple[Config, Checkpoint]:
+def _find(
+    run: Path, epoch: int | None, path: str | None, other_data: bool
+) -> tuple[Config, Checkpoint]:
     if not (run / "config.yaml").is_file():
         raise UserError(f"run {run}: no config.yaml (not a run directory)")
     config = load_config(str(run / "config.yaml"))
-    if data is not None:
-        moved = Choice(config.data.name, {**config.data.options, "path": data})
-        config = config.model_copy(update={"data": moved})
     found = checkpoint.newest(run) if epoch is None else checkpoint.at_epoch(run, epoch)
     if found is None:
         diverged = read_state(run).word == "diverged"
         raise UserError(
             f"run {run}: no checkpoint{': it diverged before one' if diverged else ' yet'}"
         )
-    return config, found
+    data = config.data
+    if path is not None:
+        data = Choice(data.name, {**data.options, "path": path})
+    wanted = ANY if other_data else found.data or data.options["fingerprint"]
+    data = identified(with_fingerprint(data, wanted), "--data PATH of its own set, or --other-data")
+    return config.model_copy(update={"data": data}), found
 
 
 def _fill(model: nn.Module, found: Checkpoint, config: Config) -> None:

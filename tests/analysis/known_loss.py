@@ -64,7 +64,7 @@ def trained_of(model: nn.Module, data: InMemory, world: World, batch: int = 4) -
         model=SimpleNamespace(name="known"),
         strategy=SimpleNamespace(name="dpsgd"),
         batch_norm=Choice("averaged", {}),
-        data=SimpleNamespace(options={"path": "shards"}),
+        data=SimpleNamespace(options={"path": "shards", "fingerprint": "0" * 32}),
     )
     found: Any = SimpleNamespace(
         learners=1, position=SimpleNamespace(epoch=1, steps=2), files={"learner-00000.pt": "sha"}
