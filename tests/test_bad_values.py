@@ -118,14 +118,18 @@ def test_verify_looks_at_every_word(tmp_path: Path, command: Launch) -> None:
 # Training
 
 
+@pytest.mark.parametrize("words", [(), ("autocast=float16",)])
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_a_feature_that_is_no_number_ends_training(
-    value: float, shards: Path, tmp_path: Path, command: Launch
+    value: float, words: tuple[str, ...], shards: Path, tmp_path: Path, command: Launch
 ) -> None:
-    """An LSTM takes an infinite feature for a large one: only its gradient is not finite."""
+    """An LSTM takes an infinite feature for a large one: only its gradient is not finite.
+
+    A loss scale would skip its step in every epoch.
+    """
     spoil(shards, "train", 155, value)
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, "ssgd"), tmp_path / "run"
-    done = command("train", recipe, "checkpoint.every_steps=1", "--out", run)
+    done = command("train", recipe, *words, "checkpoint.every_steps=1", "--out", run)
     assert done.returncode == 2
     place = f"{shards}/train-00001.h5: split train, sample 55 of this shard"
     assert f"hpcddl: error: {place}: feature[0, 0] is {value}; must be finite" in done.stderr

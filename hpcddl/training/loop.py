@@ -134,7 +134,11 @@ def train(
                 with links.computing():
                     loss = backward(model, inputs, labels, task.accumulate, strategy.loss_scale)
                 watch.lap("forward_backward")
+                scale = strategy.loss_scale.value if strategy.loss_scale else 0.0
                 strategy.update()
+                if strategy.loss_scale and strategy.loss_scale.value < scale:
+                    # The step was skipped: for an overflow, or for an infinite feature for ever.
+                    train_set.check(next(order(epoch, step)))
                 watch.lap("agree")
                 log.step(epoch, step, rate, loss)
                 if diagnostics is not None and (measured := diagnostics.after(rate)):
