@@ -185,17 +185,29 @@ def test_evaluations_look_at_held_out_samples(
     assert checkpoints(tmp_path / "bad") == []
 
 
-@pytest.mark.parametrize("strategy", ["ssgd", "{name: dpsgd, topology: ring, delayed: true}"])
+@pytest.mark.parametrize(
+    ("strategy", "value", "more"),
+    [
+        ("ssgd", NAN, ""),
+        ("{name: dpsgd, topology: ring, delayed: true}", NAN, ""),
+        ("ssgd", INF, "optimizer: sign_sgd\n"),
+        ("majority_vote", INF, "optimizer: sign_sgd\n"),
+        ("{name: local_sgd, steps: 2, compression: sign}", INF, ""),
+    ],
+)
 def test_one_rank_s_data_ends_all(
-    strategy: str, shards: Path, tmp_path: Path, hpcddl: Launch
+    strategy: str, value: float, more: str, shards: Path, tmp_path: Path, hpcddl: Launch
 ) -> None:
-    """Of three ranks a single one has the sample; all end, once, with its line."""
-    spoil(shards, "train", 155, NAN)
-    recipe = write_recipe(tmp_path / "r.yaml", shards, strategy)
+    """Of three ranks a single one has the sample; all end, once, with its line.
+
+    Signs do not hide it.
+    """
+    spoil(shards, "train", 155, value)
+    recipe = write_recipe(tmp_path / "r.yaml", shards, strategy, more)
     done = hpcddl("train", recipe, "--out", tmp_path / "run", ranks=3, timeout=60)
     assert done.returncode == 2
     place = f"{shards}/train-00001.h5: split train, sample 55 of this shard"
-    assert done.stderr.count(f"hpcddl: error: {place}: feature[0, 0] is nan") == 1
+    assert done.stderr.count(f"hpcddl: error: {place}: feature[0, 0] is {value}") == 1
     assert checkpoints(tmp_path / "run") == []
 
 
