@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
+from hpcddl.communication.messages import add_up_on_rank_zero, broadcast
 
 Array = NDArray[np.float64]
 Product = Callable[[Array], Array]
@@ -32,9 +32,9 @@ def on_rank_zero(
 
     def product(vector: Array) -> Array:
         message[:-1], message[-1] = vector, 1
-        world.comm.Bcast(message)
+        broadcast(world.comm, message)
         total = share(message[:-1])
-        world.comm.Reduce(MPI.IN_PLACE, total)
+        add_up_on_rank_zero(world.comm, total)
         if not np.isfinite(total).all():
             raise UserError("the Hessian is not finite here: the loss overflows")
         return total
@@ -51,10 +51,10 @@ def on_rank_zero(
 
     def serve() -> None:
         while True:
-            world.comm.Bcast(message)
+            broadcast(world.comm, message)
             if not message[-1]:
                 return
-            world.comm.Reduce(share(message[:-1]), None)
+            add_up_on_rank_zero(world.comm, share(message[:-1]))
 
     found = world.together(lambda: lead() if world.rank == 0 else serve())
     return world.comm.bcast(found)
@@ -62,4 +62,4 @@ def on_rank_zero(
 
 def _end(message: Array, world: World) -> None:
     message[-1] = 0
-    world.comm.Bcast(message)
+    broadcast(world.comm, message)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from math import ceil
 
 import torch
-from mpi4py import MPI
 from torch import Tensor, nn
 
 from hpcddl.analysis.product_count import ProductCount
 from hpcddl.analysis.rank_zero import Array, Product, Result, on_rank_zero
 from hpcddl.analysis.sample_loss import Sample
 from hpcddl.cluster.world import World
+from hpcddl.communication.messages import add_up
 from hpcddl.training.hessian import Batch, Hessian
 
 _REPEATS = 4
@@ -81,7 +81,7 @@ class SharedHessian:
     def gradient(self) -> Tensor:
         """g (d,), float64, on the host. Collective."""
         total = self._mine.gradient().cpu()
-        self._world.comm.Allreduce(MPI.IN_PLACE, total.numpy(), MPI.SUM)
+        add_up(self._world.comm, total.numpy())
         return total
 
     def seconds(self) -> tuple[float, float]:

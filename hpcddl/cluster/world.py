@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -122,7 +123,11 @@ class World:
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
-        """Inside, an exception on one rank ends the whole job instead of leaving it hanging."""
+        """Inside, an exception on one rank ends the whole job instead of leaving it hanging.
+
+        So does one in a thread: the main thread may wait for ever for what it would have done.
+        """
+        before, threading.excepthook = threading.excepthook, self.end_with_thread
         try:
             yield
         except AgreedError:
@@ -134,9 +139,28 @@ class World:
                 text, status = f"hpcddl: error: rank {self.rank}: {error}\n", 2
             else:
                 text, status = f"hpcddl: rank {self.rank} failed\n{traceback.format_exc()}", 1
+            self._end(text, status)
+        finally:
+            threading.excepthook = before
+
+    def end_with_thread(self, failed: threading.ExceptHookArgs) -> None:
+        """Ends all ranks with status 1 for an exception in a thread: a threading.excepthook.
+
+        The main thread is not asked: it may be inside a library, and never come out of it.
+        """
+        if failed.exc_type is SystemExit:
+            return
+        name = failed.thread.name if failed.thread else "?"
+        lines = traceback.format_exception(failed.exc_type, failed.exc_value, failed.exc_traceback)
+        self._end(f"hpcddl: rank {self.rank} failed in thread {name}\n{''.join(lines)}", 1)
+
+    def _end(self, text: str, status: int) -> None:
+        with suppress(OSError):  # nobody may be left to read it
             sys.stderr.write(text)
             sys.stderr.flush()
-            self.comm.Abort(status)
+        if self.size == 1:
+            os._exit(status)
+        self.comm.Abort(status)
 
 
 def _start_fault(size: int, node_size: int, environment: Mapping[str, str]) -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from hpcddl.cluster.links import Links, links_of
 from hpcddl.communication.compression import Compressor
 from hpcddl.communication.exchange import ring_allreduce_bytes
+from hpcddl.communication.messages import add_up, gather_shares
 from hpcddl.communication.shares import Message, Shares
 
 
@@ -58,7 +59,7 @@ def _add_up(comm: MPI.Intracomm, vector: Tensor, links: Links) -> int:
     host = vector.cpu()  # the vector itself when it is on the CPU
     bytes_sent = ring_allreduce_bytes(vector, comm.size)
     arrived = links.average(comm, bytes_sent)
-    comm.Allreduce(MPI.IN_PLACE, host.numpy(), MPI.SUM)
+    add_up(comm, host.numpy())
     arrived()
     if host is not vector:
         vector.copy_(host)
@@ -163,9 +164,10 @@ class CompressedMean(Averager):
         host = vector.cpu()
         message = self.compressor.encode(host, self.sizes)
         messages = np.empty((self.comm.size, len(message)), np.uint8)
+        messages[self.comm.rank] = message
         self.bytes_sent = (self.comm.size - 1) * message.nbytes
         arrived = self._links.average(self.comm, self.bytes_sent)
-        self.comm.Allgather(message, messages)
+        gather_shares(self.comm, messages.ravel(), [len(message)] * self.comm.size)
         arrived()
         if self._decoded is None:  # kept: new memory costs more than decoding
             self._decoded = torch.empty_like(host), torch.empty_like(host)

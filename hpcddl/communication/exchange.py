@@ -21,6 +21,7 @@ from torch import Tensor
 from hpcddl.cluster.links import Wait, links_of
 from hpcddl.cluster.mpi_library import cuda_aware
 from hpcddl.common.flat import FlatWeights
+from hpcddl.communication.messages import gather_shares, pieces
 from hpcddl.communication.topology import Matrix
 
 BLOCK = 1 << 18  # elements mixed at a time: the difference of two blocks stays in the cache
@@ -208,15 +209,18 @@ class NeighbourExchange:
             self._arrived = self._links.average(
                 self.comm, ring_allreduce_bytes(mine, self.comm.size)
             )
-            self._requests = [self.comm.Iallreduce(mine, received[0][self._share], MPI.SUM)]
+            parts = zip(pieces(mine), pieces(received[0][self._share]), strict=True)
+            self._requests = [self.comm.Iallreduce(part, out, MPI.SUM) for part, out in parts]
             self.bytes_sent += ring_allreduce_bytes(mine, self.comm.size)
             return
         sources = [k for k, _ in self._mixing]
         self._arrived = self._links.exchange(self.comm, mine.nbytes, targets, sources)
         self._requests = [
-            self.comm.Irecv(_raw(received[i][self._share]), k) for i, k in enumerate(sources)
+            self.comm.Irecv(part, k)
+            for i, k in enumerate(sources)
+            for part in pieces(_raw(received[i][self._share]))
         ]
-        self._requests += [self.comm.Isend(_raw(mine), k) for k in targets]
+        self._requests += [self.comm.Isend(part, k) for k in targets for part in pieces(_raw(mine))]
         self.bytes_sent += len(targets) * mine.nbytes
 
     def _complete(self, received: list[Tensor]) -> None:
@@ -235,11 +239,10 @@ class NeighbourExchange:
         """The group's shares of `buffer` (d,) come together on each of its learners."""
         if self.group is None:
             return
-        begins = [end * buffer.itemsize for end in self._ends]
-        lengths = [end - begin for begin, end in pairwise(begins)]
+        lengths = [(end - begin) * buffer.itemsize for begin, end in pairwise(self._ends)]
         sent = (self.group.size - 1) * lengths[self.group.rank]
         arrived = self._links.average(self.group, sent)
-        self.group.Allgatherv(MPI.IN_PLACE, [_raw(buffer), lengths, begins[:-1], MPI.BYTE])
+        gather_shares(self.group, _raw(buffer), lengths)
         arrived()
         self.bytes_sent += sent
 

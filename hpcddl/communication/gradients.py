@@ -17,6 +17,8 @@ from hpcddl.common.errors import UserError
 from hpcddl.communication.exchange import ring_allreduce_bytes
 from hpcddl.communication.horovod import finish, start
 
+_MOST = 2**31  # Horovod counts a tensor's elements in 31 bits
+
 
 class GradientMean:
     """Starts an allreduce of each gradient as soon as backward has made it.
@@ -24,8 +26,8 @@ class GradientMean:
     Horovod's own optimizer does the same but cannot be told to stop, as an algorithm must that
     averages gradients in its first phase only, and steps the weights itself, where an algorithm may
     have more to do. With `fusion_mib` 0 each tensor is reduced by itself, in an order that does not
-    depend on timing, so a run repeats bit for bit on the same layout; fusing tensors (Horovod's own
-    default is 64 MiB) saves latency on networks of many small tensors and gives that up.
+    depend on timing, so a run repeats bit for bit on the same layout; fusing tensors saves latency
+    on networks of many small tensors and gives that up.
     """
 
     def __init__(
@@ -36,6 +38,12 @@ class GradientMean:
         self._set = start(world, fusion_mib, group)
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self._names, self._parameters = zip(*named, strict=True)
+        for name, parameter in named:
+            if parameter.numel() >= _MOST:
+                raise UserError(
+                    f"model: {name} has {parameter.numel():,} weights; must be below 2^31 in one "
+                    "tensor for Horovod"
+                )
         self._bytes = [ring_allreduce_bytes(p, comm.size) for p in self._parameters]
         self.bytes_sent = sum(self._bytes)
         """By each learner for one mean."""

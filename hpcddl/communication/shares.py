@@ -10,6 +10,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
+from hpcddl.communication.messages import gather_shares, scatter_shares
+
 Message = NDArray[np.uint8]
 
 
@@ -18,8 +20,8 @@ class Shares:
 
     def __init__(self, comm: MPI.Intracomm, length: int, unit: int = 1) -> None:
         self.comm = comm
-        self._begins = [length * k // comm.size * unit for k in range(comm.size)]
-        ends = [*self._begins, length * unit]
+        ends = [length * k // comm.size * unit for k in range(comm.size + 1)]
+        self._ends = ends[1:]
         self._bytes = [end - begin for begin, end in pairwise(ends)]
         self.mine = self._bytes[comm.rank]
         """Bytes of this learner's share."""
@@ -28,12 +30,10 @@ class Shares:
 
     def scatter(self, message: Message) -> Message:
         """(n, mine) this learner's share of every learner's message."""
-        received = np.empty((self.comm.size, self.mine), np.uint8)
-        self.comm.Alltoallv(
-            [message, self._bytes, self._begins, MPI.BYTE], [received, self.mine, MPI.BYTE]
-        )
-        return received
+        return scatter_shares(self.comm, message, self._bytes)
 
     def gather(self, share: Message, message: Message) -> None:
         """message <- every learner's `share` (mine,), in order."""
-        self.comm.Allgatherv(share, [message, self._bytes, self._begins, MPI.BYTE])
+        end = self._ends[self.comm.rank]
+        message[end - self.mine : end] = share
+        gather_shares(self.comm, message, self._bytes)

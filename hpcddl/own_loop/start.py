@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
 from functools import cache, partial
 from types import TracebackType
@@ -16,9 +17,9 @@ def init() -> World:
     """Joins this process to the other ranks of its job, one learner each. Collective.
 
     Under `mpirun` or `srun` these are the processes that it started; without a launcher the process
-    is a learner alone. From here on, an exception that nobody catches on one rank ends all ranks:
-    with status 2 and one line for a `UserError`, else with status 1 and its traceback. A second
-    call returns the same world.
+    is a learner alone. From here on, an exception that nobody catches ends all ranks, also one in a
+    thread: with status 2 and one line for a `UserError`, else with status 1 and its traceback. A
+    second call returns the same world.
 
     Returns:
         The world: `rank`, `size`, and the `device` on which this rank's network belongs.
@@ -29,6 +30,7 @@ def init() -> World:
     sys.excepthook = partial(_end, None)
     world = World.create()
     sys.excepthook = partial(_end, world)
+    threading.excepthook = world.end_with_thread
     return world
 
 

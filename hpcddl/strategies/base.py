@@ -13,6 +13,7 @@ from torch import nn
 from hpcddl.cluster.world import World
 from hpcddl.common.flat import FlatWeights
 from hpcddl.communication.average import average_aside
+from hpcddl.communication.messages import broadcast
 from hpcddl.optimizers.gradient_step import GradientStep
 
 if TYPE_CHECKING:
@@ -134,6 +135,6 @@ class Strategy:
 def same_start(model: nn.Module, world: World) -> None:
     """Every learner starts from rank 0's weights and statistics, bit for bit."""
     for tensor in (*model.parameters(), *model.buffers()):
-        host = tensor.detach().cpu()
-        world.comm.Bcast(host.numpy(), root=0)
+        host = tensor.detach().cpu().contiguous()
+        broadcast(world.comm, host.numpy())
         tensor.data.copy_(host)

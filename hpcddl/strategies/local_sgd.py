@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from hpcddl.cluster.world import World
@@ -13,6 +13,7 @@ from hpcddl.communication.average import Averager, CompressedMean, Mean, Rounded
 from hpcddl.communication.compression import COMPRESSORS
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.communication.groups import block_of
+from hpcddl.communication.horovod import FusionMib
 from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.base import Strategy
 from hpcddl.strategies.local_steps import Warmup, local_steps
@@ -59,7 +60,7 @@ class LocalSGD(Strategy):
         compression: Annotated[Choice, From(COMPRESSORS)] = UNCOMPRESSED,
         error_feedback: bool = True,
         exchange_dtype: Literal["bfloat16", "float16"] | None = None,
-        fusion_mib: NonNegativeInt = 0,
+        fusion_mib: FusionMib = 0,
     ) -> None:
         super().__init__(model, local, world)
         assert after != "first_decay", "an epoch by now: the schedule is not known here"

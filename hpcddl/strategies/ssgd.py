@@ -1,10 +1,10 @@
 """Synchronous SGD: all learners hold the same weights and average their gradients."""
 
-from pydantic import NonNegativeInt
 from torch import nn
 
 from hpcddl.cluster.world import World
 from hpcddl.communication.gradients import GradientMean
+from hpcddl.communication.horovod import FusionMib
 from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.base import Strategy
 
@@ -26,7 +26,7 @@ class SSGD(Strategy):
         world: World,
         seed: int,
         *,
-        fusion_mib: NonNegativeInt = 0,
+        fusion_mib: FusionMib = 0,
     ) -> None:
         super().__init__(model, local, world)
         self.fusion_mib = fusion_mib

@@ -15,6 +15,7 @@ from mpi4py import MPI
 from torch import Tensor, nn
 
 from hpcddl.communication.average import average_aside
+from hpcddl.communication.messages import broadcast
 from hpcddl.models import hidden_state
 from hpcddl.strategies.base import Strategy
 from hpcddl.training import delta2
@@ -152,7 +153,7 @@ class Diagnostics:
         comm = self._strategy.world.comm
         for learner in range(comm.size):
             host = apart.cpu() if comm.rank == learner else torch.empty_like(apart, device="cpu")
-            comm.Bcast(host.numpy(), root=learner)
+            broadcast(comm, host.numpy(), learner)
             yield self._overall.hessian_product(self._network, host.to(apart.device))
 
 

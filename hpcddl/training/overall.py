@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 import torch
-from mpi4py import MPI
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpcddl.cluster.world import World
 from hpcddl.common.flat import FlatWeights
+from hpcddl.communication.messages import add_up
 from hpcddl.data import Dataset
 from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
@@ -92,7 +92,7 @@ class OverallLoss:
 
     def _sum(self, vector: Tensor) -> Tensor:
         host = vector.cpu()
-        self._world.comm.Allreduce(MPI.IN_PLACE, host.numpy(), MPI.SUM)
+        add_up(self._world.comm, host.numpy())
         return host.to(vector.device)
 
 

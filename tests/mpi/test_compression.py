@@ -33,9 +33,9 @@ class Recorded(MPI.Intracomm):
     def __init__(self, comm: MPI.Intracomm) -> None:
         self.lengths: list[tuple[int, int]] = []
 
-    def Allgather(self, sendbuf: Any, recvbuf: Any) -> None:
-        self.lengths.append((sendbuf.nbytes, recvbuf.nbytes))
-        super().Allgather(sendbuf, recvbuf)
+    def Allgatherv(self, sendbuf: Any, recvbuf: Any) -> None:
+        self.lengths.append((recvbuf[1][self.rank], recvbuf[0].nbytes))
+        super().Allgatherv(sendbuf, recvbuf)
 
 
 def compressor(name: str) -> Compressor:

@@ -63,7 +63,7 @@ class Recorded(MPI.Intracomm):
         super().Alltoallv(sendbuf, recvbuf)
 
     def Allgatherv(self, sendbuf: Any, recvbuf: Any) -> None:
-        self.sent += (self.size - 1) * sendbuf.nbytes
+        self.sent += (self.size - 1) * recvbuf[1][self.rank]
         super().Allgatherv(sendbuf, recvbuf)
 
 
