@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcddl.data.manifest import FieldEntry, window_fields
+from hpcddl.common.files import checksum
+from hpcddl.data.manifest import FieldEntry, read_manifest, window_fields, write_manifest
+from hpcddl.data.shard_file import check_shard
 from hpcddl.data.shard_writer import ShardSetWriter
 
 FRAMES, FEATURES, CLASSES = 5, 6, 10
@@ -34,6 +36,23 @@ def write_shards(
         features = features.astype(np.float32)
         writer.append(split, features=features, labels=labels, utterance=index, start=index)
     writer.finish(provenance={}, counts={})
+    return folder
+
+
+def spoil(folder: Path, split: str, sample: int, value: float, field: str = "features") -> Path:
+    """Makes `value` the first number of a sample, as if it had been packed so; the set's folder."""
+    manifest = read_manifest(folder)
+    for entry in manifest.splits[split].shards:
+        if sample < entry.samples:
+            break
+        sample -= entry.samples
+    path = folder / entry.file
+    region = check_shard(path, entry, manifest.fields)[field]
+    array = np.memmap(path, region.dtype, "r+", region.offset, region.shape)
+    array.reshape(len(array), -1)[sample, 0] = value
+    array.flush()
+    entry.checksums[field] = checksum(path, region.offset, region.size)
+    write_manifest(folder, manifest)
     return folder
 
 

@@ -1,10 +1,11 @@
-"""Divergence in paper A's tables: a loss of 0.98 ln C or more, or the accuracy of guessing."""
+"""Guessing, in paper A's tables: a loss of 0.98 ln C or more, or the accuracy of guessing."""
 
 import math
 
 import pytest
 
-from hpcddl.run.divergence import Heldout, at_chance, settled_at_chance
+from hpcddl.run.divergence import Heldout, at_chance, not_above_chance, settled_at_chance
+from hpcddl.run.state import outcome
 
 LN = math.log(100)
 
@@ -31,3 +32,43 @@ def test_since_the_first_epoch_of_the_last_stretch() -> None:
     assert since is not None
     assert since["epoch"] == 152
     assert settled_at_chance(history[:2], 100) is None
+
+
+@pytest.mark.parametrize(
+    ("results", "word"),
+    [
+        # A short run that learns: above the accuracy of guessing, and the loss falls.
+        ([(1.01 * LN, 0.012)], "done"),
+        ([(1.3 * LN, 0.012), (1.1 * LN, 0.02)], "done"),
+        ([(0.99 * LN, 0.02), (0.985 * LN, 0.03)], "done"),
+        # It was better by less than the margin.
+        ([(0.979 * LN, 0.02), (0.981 * LN, 0.03)], "done"),
+        ([(0.5 * LN, 0.3)], "done"),
+        # Never better than guessing.
+        ([(LN, 0.01)], "not above chance"),
+        ([(LN, 0.01), (0.999 * LN, 0.0101)], "not above chance"),
+        ([(3 * LN, 0.02)], "not above chance"),
+        ([(2 * LN, 0.02), (5 * LN, 0.02)], "not above chance"),
+        # Better, and then guessing.
+        ([(0.5 * LN, 0.3), (LN, 0.01)], "diverged"),
+        ([(0.5 * LN, 0.3), (0.995 * LN, 0.05)], "diverged"),
+        ([(0.5 * LN, 0.3), (0.5 * LN, 0.01)], "diverged"),
+    ],
+)
+def test_the_word_for_a_run_of_finite_losses(results: list[tuple[float, float]], word: str) -> None:
+    history = [Heldout(i, *pair) for i, pair in enumerate(results, 1)]
+    since = settled_at_chance(history, 100)
+    assert (
+        outcome(
+            {
+                "diverged": since is not None,
+                "not_above_chance": since is None and not_above_chance(history, 100),
+            }
+        )
+        == word
+    )
+
+
+def test_earlier_versions_summaries_keep_their_word() -> None:
+    assert outcome({"diverged": True, "diverged_since": {"epoch": 1}}) == "diverged"
+    assert outcome({"diverged": False, "diverged_since": None}) == "done"

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from hpcddl.commands.train import default_folder
+from hpcddl.run.state import read_state
 from tests.conftest import ROOT, Launch, environment, mpirun_command, run_python
 from tests.synthetic import CLASSES, write_recipe, write_shards
 
@@ -358,17 +359,38 @@ def test_a_vote_cannot_be_skipped(shards: Path, tmp_path: Path, command: Launch)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("rate", ["1e30", "1e-9"])
-def test_divergence_is_a_result(rate: str, shards: Path, tmp_path: Path, command: Launch) -> None:
-    """A loss that is not finite, or a final held-out loss at chance, ends in a summary, exit 0."""
+def test_divergence_is_a_result(shards: Path, tmp_path: Path, command: Launch) -> None:
+    """A loss that is not finite ends in a summary, exit 0."""
     recipe, run = write_recipe(tmp_path / "r.yaml", shards, "dpsgd"), tmp_path / "run"
-    done = command("train", recipe, f"schedule.rate={rate}", "--out", run)
+    done = command("train", recipe, "schedule.rate=1e30", "--out", run)
     assert done.returncode == 0, done.stderr
     result = summary(run)
     assert result["diverged"]
+    assert not result["not_above_chance"]
     assert result["diverged_since"]["epoch"] == 1
-    reason = "training loss" if rate == "1e30" else "at chance from there on (ln 10 = 2.3026)"
-    assert reason in result["diverged_since"]["reason"]
+    assert "training loss" in result["diverged_since"]["reason"]
+
+
+def test_what_never_was_better_than_guessing_has_not_diverged(
+    shards: Path, tmp_path: Path, command: Launch
+) -> None:
+    """It is said what it is instead, with the numbers."""
+    recipe, run = write_recipe(tmp_path / "r.yaml", shards, "dpsgd"), tmp_path / "run"
+    done = command("train", recipe, "schedule.rate=1e-9", "--out", run)
+    assert done.returncode == 0, done.stderr
+    result = summary(run)
+    assert (result["diverged"], result["diverged_since"]) == (False, None)
+    assert result["not_above_chance"]
+    loss, accuracy = result["heldout_loss"], 100 * result["heldout_accuracy"]
+    assert done.stdout.splitlines()[-1] == (
+        f"not above chance (held-out loss {loss:.4f}, accuracy {accuracy:.2f} %; guessing: "
+        f"ln 10 = 2.3026, 10.00 %): {run}/summary.json"
+    )
+    assert read_state(run).word == "not above chance"
+    assert (
+        "has finished"
+        in command("train", recipe, "schedule.rate=1e-9", "--out", run, "--resume").stdout
+    )
 
 
 def test_starts_from_another_runs_consensus(shards: Path, tmp_path: Path, hpcddl: Launch) -> None:

@@ -20,6 +20,7 @@ from hpcddl.common.errors import UserError
 from hpcddl.data.manifest import FieldEntry, Manifest, SplitEntry, window_fields
 from hpcddl.data.shard_file import ShardWriter
 from hpcddl.data.shard_writer import class_counts
+from hpcddl.data.values import first_fault
 
 Arrays = dict[str, NDArray]
 _BATCH_BYTES = 1 << 20  # what stays in a core's cache
@@ -58,10 +59,12 @@ def pack_parts(
         stream = _windows(corpus, plan, layout, run[0].split, first, last)
         for part in run:
             counts = np.zeros(corpus.classes, np.int64)
-            with ShardWriter(packing.folder / part.name, fields, part.samples) as shard:
+            with ShardWriter(
+                packing.folder / part.name, fields, part.samples, corpus.classes
+            ) as shard:
                 while shard.room:
                     arrays = batch.fill(stream, shard.room)
-                    _check_range(corpus, plan, part.split, arrays)
+                    _check_values(corpus, plan, part.split, arrays)
                     counts += class_counts(arrays["labels"], corpus.classes)
                     shard.append(arrays)
                     done(len(arrays["labels"]))
@@ -103,15 +106,20 @@ class _Batch:
         return {name: array[:count] for name, array in self._arrays.items()}
 
 
-def _check_range(corpus: KaldiCorpus, plan: Plan, split: str, arrays: Arrays) -> None:
-    """Raises UserError naming the utterance of a feature that float16 cannot hold."""
-    features = arrays["features"]
-    # Finite float32 becomes infinite beyond 65504; compared as integers, which is faster.
-    if features.dtype != np.float16 or (features.view(np.uint16) & 0x7FFF).max() < 0x7C00:
+def _check_values(corpus: KaldiCorpus, plan: Plan, split: str, arrays: Arrays) -> None:
+    """Looks at values as they are stored; matrices were found finite before.
+
+    Raises:
+        UserError: a feature that float16 has made infinite, with its utterance.
+    """
+    fault = first_fault(arrays, corpus.classes)
+    if fault is None:
         return
-    number = arrays["utterance"][np.isinf(features).any(axis=(1, 2)).argmax()]
+    number = arrays["utterance"][fault.sample]
     line = corpus.speakers.at(int(plan.name_line[plan.utterances(split)[number]]))
-    raise UserError(f"{line.key}: a feature is beyond float16; fix: --dtype float32")
+    if np.isinf(arrays["features"][fault.sample]).any() and arrays["features"].itemsize == 2:
+        raise UserError(f"{line.key}: a feature is beyond float16; fix: --dtype float32")
+    raise UserError(f"{line.key}: {fault.text}")
 
 
 def _runs(wanted: list[Part]) -> list[list[Part]]:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpcddl.analysis.points import values_at
-from hpcddl.analysis.sample_loss import batch_norm_layers, draw_sample, loss_and_error
+from hpcddl.analysis.sample_loss import Sample, batch_norm_layers, draw_sample, loss_and_error
 from hpcddl.analysis.surface import alone, identity
 from hpcddl.common.errors import UserError
 from hpcddl.common.flat import FlatWeights
+from hpcddl.data import Dataset
 from hpcddl.run.trained import Trained
 from hpcddl.training.batch_norm import Recomputed
 
@@ -72,12 +73,14 @@ def interpolate(
     layers = batch_norm_layers(a.model)
     begin_statistics, end_statistics = (_statistics(trained) for trained in ends)
     batch = line.batch or a.micro_batch
-    train, heldout = (
-        draw_sample(dataset, line.samples, line.seed, world.device)
-        for dataset in (a.train_set, a.heldout)
-    )
+
+    def drawn(dataset: Dataset, samples: int, seed: int) -> Sample:
+        return world.together(lambda: draw_sample(dataset, samples, seed, world.device))
+
+    train = drawn(a.train_set, line.samples, line.seed)
+    heldout = drawn(a.heldout, line.samples, line.seed)
     most = line.statistics_batches * batch
-    of_statistics = draw_sample(a.train_set, most, line.seed + 1, world.device)
+    of_statistics = drawn(a.train_set, most, line.seed + 1)
     recomputed = Recomputed(layers, ceil(len(of_statistics) / batch))
     own = alone(a).world  # each rank is at a point of its own
     at = line.at.tolist()

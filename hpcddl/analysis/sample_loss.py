@@ -38,10 +38,16 @@ class Sample:
 
 
 def draw_sample(dataset: Dataset, most: int, seed: int, device: torch.device) -> Sample:
-    """At most `most` samples without replacement, by `seed` alone: the same on every rank."""
+    """At most `most` samples without replacement, by `seed` alone: the same on every rank.
+
+    Raises:
+        UserError: one has a feature that is not finite, or a label that is no class.
+    """
     chosen = np.sort(epoch_permutation(len(dataset), seed, 0)[:most])
     features, labels = dataset.buffers(len(chosen))
     dataset.gather(chosen, features, labels)
+    if features.is_floating_point() and not features.isfinite().all():
+        dataset.check(chosen)
     return Sample(features.to(device), labels.to(device), len(dataset))
 
 

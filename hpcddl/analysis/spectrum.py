@@ -93,7 +93,9 @@ def survey(name: str, run: Path, trained: Trained, plan: SpectrumPlan) -> Curvat
     model, world = trained.model, trained.world
     dataset = trained.train_set if plan.of == "train" else trained.heldout
     batch = plan.batch or trained.micro_batch
-    sample = draw_sample(dataset, plan.samples, plan.seed, torch.device("cpu"))
+    sample = world.together(
+        lambda: draw_sample(dataset, plan.samples, plan.seed, torch.device("cpu"))
+    )
     own = plan.batch_norm == "train" and bool(batch_norm_layers(model))
     size = FlatWeights(model).size
     world.together(lambda: _check(size, plan.top, len(sample), batch, own))

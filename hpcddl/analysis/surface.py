@@ -86,7 +86,7 @@ def survey(name: str, run: Path, trained: Trained, plan: SurfacePlan, kept: Path
     """
     model, world = trained.model, trained.world
     dataset = trained.train_set if plan.of == "train" else trained.heldout
-    sample = draw_sample(dataset, plan.samples, plan.seed, world.device)
+    sample = world.together(lambda: draw_sample(dataset, plan.samples, plan.seed, world.device))
     batch = plan.batch or trained.micro_batch
     weights = FlatWeights(model)
     centre = weights.read(weights.empty())

@@ -45,7 +45,19 @@ class Dataset(Protocol):
         ...
 
     def gather(self, indices: NDArray, features_out: Tensor, labels_out: Tensor) -> None:
-        """Fills the tensors with the samples `indices`."""
+        """Fills the tensors with the samples `indices`.
+
+        Raises:
+            UserError: a label or word that is none of the C, with its shard and place there.
+        """
+        ...
+
+    def check(self, indices: NDArray) -> None:
+        """Looks at all values of the samples `indices`.
+
+        Raises:
+            UserError: a feature that is not finite, or a label or word as above.
+        """
         ...
 
 

@@ -24,6 +24,7 @@ from hpcddl.common.files import checksum
 from hpcddl.common.leftovers import temporary_path
 from hpcddl.data.manifest import STRUCTURE, FieldEntry, ShardEntry
 from hpcddl.data.mapped import map_bytes
+from hpcddl.data.values import ANY_CLASS, bad_value, first_fault
 
 Fields = Mapping[str, FieldEntry]
 _ALIGNMENT = 64  # bytes; else an odd number of float16 would leave the labels off by two
@@ -94,10 +95,14 @@ class ShardWriter:
     The same samples give the same bytes. The partial file's name is this process's own, so two that
     write the same shard do not meet. As a context manager it removes the partial file when `seal`
     is not reached.
+
+    Args:
+        classes: C; labels and tokens must be 0 .. C-1.
     """
 
-    def __init__(self, path: Path, fields: Fields, samples: int) -> None:
+    def __init__(self, path: Path, fields: Fields, samples: int, classes: int = ANY_CLASS) -> None:
         self.path = path
+        self.classes = classes
         self.samples = samples
         self.room = samples
         self._partial = temporary_path(path)
@@ -120,15 +125,31 @@ class ShardWriter:
     def append(self, arrays: Mapping[str, NDArray]) -> None:
         """Adds n samples: for each field (n, *shape), of its type or float32 for float16.
 
-        Raises ValueError for other shapes or more samples than there is room for; UserError when
-        the disk is full.
+        Raises:
+            ValueError: other shapes, or more samples than there is room for.
+            UserError: a feature that is not finite as it is stored, a label that is no class; the
+                disk is full.
         """
         count = len(arrays["features" if "features" in arrays else "tokens"])
         if count > self.room:
             raise ValueError(f"{self.path}: {count} samples, room for {self.room}")
-        for name, region in self._regions.items():
-            self._write(name, _stored(arrays[name], region.dtype, (count, *region.shape[1:])))
+        stored = {
+            name: _stored(arrays[name], region.dtype, (count, *region.shape[1:]))
+            for name, region in self._regions.items()
+        }
+        self._check(arrays)
+        narrowed = {name: part for name, part in stored.items() if part.dtype != arrays[name].dtype}
+        self._check(narrowed, ": beyond float16, which ends at 65504")
+        for name, array in stored.items():
+            self._write(name, array)
         self.room -= count
+
+    def _check(self, arrays: Mapping[str, NDArray], why: str = "") -> None:
+        fault = first_fault(arrays, self.classes)
+        if fault is not None:
+            sample = self.samples - self.room + fault.sample
+            # The file's name alone: its folder may be a temporary one.
+            raise bad_value(Path(self.path.name), sample, fault.text + why)
 
     def _write(self, name: str, array: NDArray) -> None:
         # Flat, as a memoryview with an empty dimension cannot be cast.

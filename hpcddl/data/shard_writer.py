@@ -77,15 +77,14 @@ class ShardSetWriter:
     def append(self, split: str, **arrays: NDArray) -> None:
         """Adds n samples: for each field (n, *shape), of its type or float32 for float16.
 
-        Raises ValueError for labels outside 0 .. C-1 or more samples than announced.
+        Raises:
+            ValueError: more samples than announced.
+            UserError: a feature that is not finite, a label outside 0 .. C-1; the disk is full.
         """
         classes = arrays["labels" if "labels" in arrays else "tokens"]
         count = len(classes)
         if self._written[split] + count > self._samples[split]:
             raise ValueError(f"{split}: more samples than the {self._samples[split]} announced")
-        counts = class_counts(classes, self.classes)
-        if split == "train":
-            self._class_counts += counts
         begin = 0
         while begin < count:
             shard = self._open.get(split) or self._next(split)
@@ -95,11 +94,14 @@ class ShardSetWriter:
             begin = end
             if not shard.room:
                 self._done[split].append(self._open.pop(split).seal())
+        if split == "train":
+            self._class_counts += class_counts(classes, self.classes)
 
     def _next(self, split: str) -> ShardWriter:
         path = self.directory / shard_name(split, len(self._done[split]))
         left = self._samples[split] - self._written[split]
-        shard = self._open[split] = ShardWriter(path, self.fields, min(self._per_shard, left))
+        samples = min(self._per_shard, left)
+        shard = self._open[split] = ShardWriter(path, self.fields, samples, self.classes)
         return shard
 
     def finish(

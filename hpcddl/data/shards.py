@@ -21,6 +21,7 @@ from hpcddl.data.sampler import (
     rank_batches,
 )
 from hpcddl.data.split_files import SplitFiles, open_files
+from hpcddl.data.values import are_classes, bad_value, first_fault
 
 _AHEAD_BYTES = 32 << 20
 
@@ -124,7 +125,10 @@ class Shards:
         segment of the output, memory is read forwards, and the batch does not depend on how the set
         is cut into shards. The order inside a batch is immaterial to a mean loss.
 
-        Raises IndexError for an index outside 0 .. len-1.
+        Raises:
+            IndexError: an index outside 0 .. len-1.
+            UserError: a label that is no class, with its shard and place there. Features cost
+                more to look at: see `check`.
         """
         order = indices.astype(np.int64)
         order.sort()
@@ -150,6 +154,8 @@ class Shards:
             source.take(rows, axis=0, out=features[begin:end], mode="clip")
             source_labels.take(rows, axis=0, out=narrow[begin:end], mode="clip")
             begin = end
+        if not are_classes(narrow, self.classes):
+            self._refuse(order, {"labels": narrow})
         np.copyto(labels, narrow)
         if half:
             # torch widens float16 ten times faster than NumPy or HDF5.
@@ -160,6 +166,26 @@ class Shards:
         features, labels = self.buffers(len(indices))
         self.gather(indices, features, labels)
         return features, labels
+
+    def check(self, indices: NDArray) -> None:
+        """Reads the samples `indices` and looks at all of their values.
+
+        Raises:
+            UserError: a feature that is not finite, or a label that is no class, with its shard
+                and place there.
+        """
+        features, _ = self.batch(indices)
+        self._refuse(np.sort(indices), {"features": features.numpy()})
+
+    def _refuse(self, indices: NDArray, arrays: dict[str, NDArray]) -> None:
+        """Raises an error about the first bad value of the samples `indices`, where there is."""
+        fault = first_fault(arrays, self.classes)
+        if fault is None:
+            return
+        index = int(indices[fault.sample])
+        shard = int(self.ends.searchsorted(index, side="right"))
+        hint = f"; `hpcddl data verify {self.directory}` looks at all"
+        raise bad_value(self.paths[shard], index - self._firsts[shard], fault.text + hint)
 
     def _mapped(self, shard: int) -> tuple[NDArray, NDArray]:
         maps = self._maps.get(shard)

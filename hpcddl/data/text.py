@@ -13,6 +13,7 @@ from torch import Tensor
 from hpcddl.common.errors import UserError
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.data.split_files import SplitFiles, open_files
+from hpcddl.data.values import are_classes, bad_value, first_fault
 
 
 class TokenWindows:
@@ -83,7 +84,9 @@ class TokenWindows:
     def gather(self, indices: NDArray, features_out: Tensor, labels_out: Tensor) -> None:
         """Fills the `buffers` with the windows `indices` and their next tokens, in that order.
 
-        Raises IndexError for an index outside 0 .. len-1.
+        Raises:
+            IndexError: an index outside 0 .. len-1.
+            UserError: a token that is no word, with its shard and place there.
         """
         if not len(indices):
             return
@@ -100,6 +103,8 @@ class TokenWindows:
             # A window may lie in two shards, or in more.
             here = shards == shard
             rows[here] = source[places[here] - (self._files.ends[shard] - len(source))]
+        if not are_classes(rows, self.classes):
+            self._refuse(places.ravel(), rows.ravel())
         np.copyto(features_out.numpy(), rows[:, :-1])
         np.copyto(labels_out.numpy(), rows[:, 1:])
 
@@ -108,6 +113,20 @@ class TokenWindows:
         features, labels = self.buffers(len(indices))
         self.gather(indices, features, labels)
         return features, labels
+
+    def check(self, indices: NDArray) -> None:
+        """Reads the windows `indices`, whose tokens `gather` looks at; raises its UserError."""
+        self.batch(indices)
+
+    def _refuse(self, places: NDArray, tokens: NDArray) -> None:
+        """Raises an error about the first bad one of `tokens`, at `places` of the split."""
+        fault = first_fault({"tokens": tokens}, self.classes)
+        assert fault is not None
+        place = int(places[fault.sample])
+        shard = int(self._files.ends.searchsorted(place, side="right"))
+        first = int(self._files.ends[shard - 1]) if shard else 0
+        hint = f"; `hpcddl data verify {self._files.directory}` looks at all"
+        raise bad_value(self._files.paths[shard], place - first, fault.text + hint)
 
     def _mapped(self, shard: int) -> NDArray:
         tokens = self._maps.get(shard)

@@ -1,4 +1,4 @@
-"""`hpcddl data verify`: every byte of a shard set against its manifest."""
+"""`hpcddl data verify`: every byte and every value of a shard set against its manifest."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hpcddl.data.verify import faults
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hpcddl data verify`."""
     parser.description = (
-        "Read every byte of a shard set and compare checksums with its manifest. Name every file "
-        "that is missing, cut or altered; exit status 2 when there is one."
+        "Read every byte of a shard set, compare checksums with its manifest, and look at every "
+        "value: features must be finite, labels and words must be those of the set. Name every "
+        "file that is missing, cut, altered or has bad values; exit status 2 when there is one."
     )
     parser.epilog = "example: hpcddl data verify shards/swb300"
     parser.add_argument("path", type=Path, metavar="PATH", help="the folder of the shard set")

@@ -13,7 +13,8 @@ from hpcddl.optimizers.momentum import check_nesterov, with_momentum
 class SignSGD(torch.optim.Optimizer):
     """w <- w - lr sign(u), u as in SGD with weight decay and momentum.
 
-    Bernstein et al. 2018; it is the local step of local signSGD (paper B alg. 3). sign(0) is 0.
+    Bernstein et al. 2018; it is the local step of local signSGD (paper B alg. 3). sign(0) is 0;
+    what is not finite becomes NaN.
     """
 
     def __init__(
@@ -36,7 +37,10 @@ class SignSGD(torch.optim.Optimizer):
                 gradients: Any = [p.grad for p in weights]
                 change = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
                 direction = with_momentum(weights, change, self.state, group)
-                torch._foreach_add_(weights, torch._foreach_sign(direction), alpha=-group["lr"])
+                signs: Any = torch._foreach_sign(direction)
+                # torch's sign of NaN is 0: who has diverged would look as if it had converged.
+                torch._foreach_add_(signs, torch._foreach_sub(direction, direction))
+                torch._foreach_add_(weights, signs, alpha=-group["lr"])
 
 
 def sign_sgd(

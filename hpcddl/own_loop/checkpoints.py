@@ -9,17 +9,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from hpcddl.cluster.world import AgreedError
 from hpcddl.common.errors import warn
 from hpcddl.run import checkpoint, intact
+from hpcddl.run.finite_state import not_finite
 from hpcddl.run.resume import learner_state, restore
 from hpcddl.strategies.base import Strategy
 from hpcddl.training.position import Position
 
 
 def save(folder: Path, strategy: Strategy, extra: dict[str, Any], keep: int) -> None:
-    """Writes all learners' states after this update; only the last `keep` checkpoints stay."""
+    """Writes all learners' states after this update; only the last `keep` checkpoints stay.
+
+    Raises:
+        AgreedError: a learner's state is not finite, or a rank could not write; older checkpoints
+            stay as they were.
+    """
     world = strategy.world
     state = {**learner_state(strategy), "generators": _generators(), "extra": extra}
+    if fault := not_finite(strategy.model, state, world):
+        text = f"checkpoint in {folder}: not written, older ones stay: {fault}"
+        raise AgreedError(text, world.rank)
     position = Position(step=strategy.step, steps=strategy.step, learners=world.size)
     checkpoint.save(folder, world, position, state, {}, keep, ())
 

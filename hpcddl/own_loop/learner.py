@@ -196,7 +196,8 @@ class Learner:
             keep: how many checkpoints stay; older ones are removed.
 
         Raises:
-            UserError: a rank could not write; older checkpoints stay as they were.
+            UserError: a rank could not write, or a learner has weights or momentum that are not
+                finite; older checkpoints stay as they were.
         """
         if self._inside:
             raise UserError("save(): must be outside of step()")

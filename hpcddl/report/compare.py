@@ -8,6 +8,7 @@ from typing import Any
 from hpcddl.common.colours import COLOURS, STYLES
 from hpcddl.common.picture_file import picture_file
 from hpcddl.common.table import aligned
+from hpcddl.report.sheets import state
 from hpcddl.report.target import parse_target, target_table
 from hpcddl.run.records import Run, read_run, training_seconds
 
@@ -48,9 +49,7 @@ COLUMNS: dict[str, Callable[[Run], str]] = {
     "held-out loss": lambda r: _number(r.summary["heldout_loss"], "{:.4f}"),
     "best": lambda r: _number(r.summary["best_heldout_loss"], "{:.4f}"),
     "accuracy %": lambda r: _number(r.summary["heldout_accuracy"], "{:.2f}", 100),
-    "diverged": lambda r: (
-        f"epoch {r.summary['diverged_since']['epoch']}" if r.summary["diverged"] else "no"
-    ),
+    "state": lambda r: state(r, 0.0),  # they have ended, whatever the time
     "seconds": lambda r: _number(training_seconds(r.summary), "{:.1f}"),
     "MiB sent": lambda r: _number(r.summary["bytes_sent"], "{:.1f}", 2**-20),
 }
@@ -74,7 +73,7 @@ def legend(runs: Sequence[Run]) -> list[str]:
     labels = [run.label for run in runs]
     return [
         (label if labels.count(label) == 1 else f"{label}: {run.folder.name}")
-        + (" (diverged)" if run.summary["diverged"] else "")
+        + ("" if run.outcome == "done" else f" ({run.outcome})")
         for label, run in zip(labels, runs, strict=True)
     ]
 

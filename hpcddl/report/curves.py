@@ -16,7 +16,7 @@ Points = list[tuple[float, float]]
 FEW = 40
 """Points of a curve, up to which each is marked."""
 FAR = 3
-"""Times the greatest value of runs that did not diverge: what goes beyond leaves the picture."""
+"""Times the greatest value of runs that learned: what goes beyond leaves the picture."""
 
 
 def _value(key: str, factor: float = 1) -> Value:
@@ -191,9 +191,9 @@ def _draw(runs: Sequence[Run], curves: Curves, points: Sequence[Points]) -> Pict
 
 
 def _top(runs: Sequence[Run], points: Sequence[Points]) -> float | None:
-    """Where to cut the axis so that diverged runs do not hide the others; None: nowhere."""
+    """Where to cut the axis so that runs that learned nothing do not hide others; None: nowhere."""
     pairs = list(zip(runs, points, strict=True))
-    calm = [y for run, found in pairs if not run.summary["diverged"] for _, y in found]
+    calm = [y for run, found in pairs if run.outcome == "done" for _, y in found]
     greatest = max(calm, default=0.0)
     if greatest <= 0 or all(y <= FAR * greatest for _, found in pairs for _, y in found):
         return None

@@ -34,7 +34,7 @@ def looks(runs: Sequence[Run]) -> list[Look]:
         if len(set(labels)) < len(labels):  # shortened, they are the same: numbered as in the table
             labels = [f"{i + 1}: {text}" for i, text in enumerate(labels)]
         return [
-            Look(*_cycled(i), 1.8, text + (" (diverged)" if run.summary["diverged"] else ""))
+            Look(*_cycled(i), 1.8, text if run.outcome == "done" else f"{text} ({run.outcome})")
             for i, (run, text) in enumerate(zip(runs, labels, strict=True))
         ]
     counts = Counter(run.label for run in runs)

@@ -18,6 +18,7 @@ from hpcddl.report.looks import legend_note
 from hpcddl.report.picture import Picture
 from hpcddl.report.printed import Printed
 from hpcddl.run.records import Run, names
+from hpcddl.run.state import ENDED
 
 COLUMNS = 8
 """Settings that the page shows side by side; all are in settings.csv."""
@@ -73,8 +74,7 @@ def render(
 
 def _states(runs: Sequence[Run], now: float) -> str:
     counts = Counter(run.state(now) for run in runs)
-    words = ("done", "diverged", "running", "stopped")
-    said = [f"{counts[word]} {word}" for word in words if counts[word]]
+    said = [f"{counts[word]} {word}" for word in (*ENDED, "running", "stopped") if counts[word]]
     diverging = sum(run.summary["diverged"] and not run.ended for run in runs)
     return ", ".join(said) + (f" ({diverging} diverging)" if diverging else "")
 

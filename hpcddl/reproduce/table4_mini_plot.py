@@ -11,7 +11,7 @@ from hpcddl.reproduce.table4_mini_report import ALGORITHMS, Corpus
 
 
 def draw(corpora: Sequence[Corpus], folder: StudyFolder) -> None:
-    """Draws all corpora; who diverges stands on the line of guessing, marked by a cross."""
+    """Draws all corpora; a cross on the line of guessing is a run that does not converge."""
     rows, columns = len(corpora), max(len(corpus.batches) for corpus in corpora)
     options: dict[str, Any] = {
         "figsize": (4 * columns, 3.4 * rows),

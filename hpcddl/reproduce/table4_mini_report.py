@@ -13,6 +13,7 @@ from hpcddl.common.table import aligned
 from hpcddl.papers import find
 from hpcddl.papers.show import table as printed
 from hpcddl.run.records import Run
+from hpcddl.run.state import NOT_ABOVE
 
 ALGORITHMS = ("SSGD", "DPSGD")
 
@@ -121,7 +122,9 @@ def table(corpus: Corpus) -> str:
 def _cell(outcomes: Sequence[Outcome]) -> str:
     losses = [o.loss for o in outcomes if o.converged]
     part = f" ({len(losses)}/{len(outcomes)})" if 0 < len(losses) < len(outcomes) else ""
-    return (f"{median(losses):.3f}" if losses else "diverged") + part
+    if losses:
+        return f"{median(losses):.3f}{part}"
+    return "diverged" if any(math.isinf(o.loss) for o in outcomes) else NOT_ABOVE
 
 
 def statements(corpus: Corpus) -> list[str]:
@@ -133,7 +136,7 @@ def statements(corpus: Corpus) -> list[str]:
             for batch, rate in product(corpus.batches, corpus.rates)
             if corpus.converges(other, batch, rate) and not corpus.converges(algorithm, batch, rate)
         ]
-        said.append(f"{algorithm} diverges and {other} converges: {', '.join(where) or 'nowhere'}")
+        said.append(f"{other} converges, {algorithm} does not: {', '.join(where) or 'nowhere'}")
     for batch in corpus.batches:
         best = (f"{name} {_best(corpus.losses(name, batch))}" for name in ALGORITHMS)
         said.append(f"best at batch {batch}: {', '.join(best)}")
@@ -142,7 +145,7 @@ def statements(corpus: Corpus) -> list[str]:
 
 def _best(losses: dict[float, float]) -> str:
     if not losses:
-        return "diverges at all rates"
+        return "converges at no rate"
     rate = min(losses, key=lambda r: losses[r])
     return f"{losses[rate]:.3f} at {rate:g}"
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import sha256, sync_folder, write_whole
 from hpcddl.data.identity import Fingerprint
+from hpcddl.run.finite_state import float_tensors
 from hpcddl.training.position import Position
 
 VERSION = 4
@@ -234,12 +235,12 @@ def consensus_state(checkpoint: Checkpoint) -> dict[str, Any]:
         Damaged: a learner's file is missing or altered.
     """
     mean = _shared_state(checkpoint, 0)
-    sums = [tensor.to(torch.float64, copy=True) for tensor in _float_tensors(mean)]
+    sums = [tensor.to(torch.float64, copy=True) for _, tensor in float_tensors(mean)]
     for rank in range(1, checkpoint.learners):
-        tensors = _float_tensors(_shared_state(checkpoint, rank))
-        for total, tensor in zip(sums, tensors, strict=True):
+        tensors = float_tensors(_shared_state(checkpoint, rank))
+        for total, (_, tensor) in zip(sums, tensors, strict=True):
             total += tensor
-    for tensor, total in zip(_float_tensors(mean), sums, strict=True):
+    for (_, tensor), total in zip(float_tensors(mean), sums, strict=True):
         tensor.copy_(total.div_(checkpoint.learners))
     return mean
 
@@ -248,16 +249,6 @@ def _shared_state(checkpoint: Checkpoint, rank: int) -> dict[str, Any]:
     """Learner `rank`'s strategy, without what was under way from one learner to another."""
     state: dict[str, Any] = checkpoint.learner(rank)["strategy"]
     return {**state, "pending": None}
-
-
-def _float_tensors(tree: Any) -> Iterator[torch.Tensor]:
-    """The floating-point tensors in nested dicts and lists, in their order."""
-    if isinstance(tree, torch.Tensor):
-        if tree.is_floating_point():
-            yield tree
-    elif isinstance(tree, (dict, list, tuple)):
-        for branch in tree.values() if isinstance(tree, dict) else tree:
-            yield from _float_tensors(branch)
 
 
 def _named(folder: Path, work: Any) -> Any:

@@ -1,4 +1,9 @@
-"""When a run has diverged: a result, not a crash (paper A tables 3 and 4)."""
+"""When a run has diverged, or is not above chance: results, not crashes (paper A tables 3 and 4).
+
+A run has diverged when its numbers are not finite, or when it was better than guessing and has come
+to stay at guessing. One that never was better than guessing is not above chance: it may have
+learned too little yet, or not at all.
+"""
 
 import math
 from collections.abc import Sequence
@@ -19,21 +24,45 @@ def at_chance(result: Heldout, classes: int) -> bool:
     """Whether a held-out loss or accuracy is that of guessing."""
     if result.loss is None or result.loss >= CHANCE * math.log(classes):
         return True
+    return guesses(result, classes)
+
+
+def guesses(result: Heldout, classes: int) -> bool:
+    """Whether the accuracy alone is that of guessing."""
     return result.accuracy <= 1.02 / classes
 
 
 def settled_at_chance(results: Sequence[Heldout], classes: int) -> dict[str, Any] | None:
-    """Finds since which epoch a run has stayed at chance until its end; None if it has not."""
-    first = None
-    for result in reversed(results):
-        if not at_chance(result, classes):
-            break
-        first = result
-    if first is None:
+    """Finds since which epoch a run that was better has stayed at chance until its end.
+
+    None of one that has not, or never was better.
+    """
+    stay = [at_chance(result, classes) for result in results]
+    if not stay or not stay[-1] or all(stay):
         return None
+    first = results[len(stay) - stay[::-1].index(False)]
+    last, best = results[-1], min(r.loss for r in results if r.loss is not None)
+    margin = (1 - CHANCE) * math.log(classes)
+    if last.loss is not None and last.loss <= best + margin and not guesses(last, classes):
+        return None  # about as good as ever: that was hardly better than guessing
     shown = "not finite" if first.loss is None else f"{first.loss:.4f}"
     return {
         "epoch": first.epoch,
         "reason": f"held-out loss {shown}, at chance from there on (ln {classes} = "
         f"{math.log(classes):.4f})",
     }
+
+
+def not_above_chance(results: Sequence[Heldout], classes: int) -> bool:
+    """Whether no held-out result was better than guessing, and the last shows no progress either.
+
+    Progress is an accuracy above that of guessing with a loss that has fallen, or of a single
+    evaluation is about ln C.
+    """
+    if not results or not all(at_chance(result, classes) for result in results):
+        return False
+    first, last = results[0], results[-1]
+    if last.loss is None or first.loss is None or guesses(last, classes):
+        return True
+    before = first.loss if len(results) > 1 else (2 - CHANCE) * math.log(classes)
+    return last.loss >= before

@@ -67,5 +67,6 @@ def fit(
                 result = train(task, metrics, start, saver, notice.given)
             except Interrupted:
                 saver.stop()
+            saver.ended()
             restarts = directory.restarts
             write_summary(folder, task, metrics, result, restarts=restarts, began=began)

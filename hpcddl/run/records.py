@@ -14,7 +14,7 @@ import yaml
 
 from hpcddl.common.errors import UserError
 from hpcddl.run.old_names import with_new_names
-from hpcddl.run.state import read_summary, state_word
+from hpcddl.run.state import outcome, read_summary, state_word
 
 Record = dict[str, Any]
 
@@ -42,6 +42,11 @@ class Run:
         topology = strategy.get("topology", {}).get("name", "")
         noise = "*" if self.config["weight_noise"]["std"] else ""
         return f"{strategy['name']}{noise} {topology}".strip()
+
+    @property
+    def outcome(self) -> str:
+        """`done`, `not above chance`, or `diverged`, by its numbers so far."""
+        return outcome(self.summary)
 
     def state(self, now: float) -> str:
         """Finds its word of hpcddl/run/state.py; `now` is in seconds since the epoch."""

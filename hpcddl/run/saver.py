@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 from mpi4py import MPI
@@ -14,6 +15,7 @@ from hpcddl.common.errors import warn
 from hpcddl.run import checkpoint, resume
 from hpcddl.run.agreement import Agreement
 from hpcddl.run.directory import RunDirectory
+from hpcddl.run.finite_state import not_finite
 from hpcddl.run.metrics import Metrics
 from hpcddl.run.stopping import Notice, Stopped
 from hpcddl.training.position import BEGINNING, Position
@@ -99,22 +101,40 @@ class Saver:
             self._save()
         if world.rank == 0:
             where = "no checkpoint yet: --resume begins again"
-            if self._on_disk:
-                folder = checkpoint.folder_of(self._directory.path, self._on_disk)
+            if folder := self._newest():
                 where = f"--resume goes on from {folder}"
             by, updates = signal.Signals(number).name, self._position.steps
             print(f"stopped by {by} after {updates} updates; {where}", flush=True)
         raise Stopped
 
+    def ended(self) -> None:
+        """After the run: where it has diverged, warns that the checkpoint before is the last."""
+        since = self._metrics.diverged_since
+        if since and self._strategy.world.rank == 0:
+            last = self._newest()
+            kept = f"the last good one is {last}" if last else "there is no good one before"
+            warn(f"no checkpoint after it diverged ({since['reason']}): {kept}")
+
+    def _newest(self) -> Path | None:
+        """The folder of the newest checkpoint of this run, None where there is none yet."""
+        at = self._on_disk
+        return checkpoint.folder_of(self._directory.path, at) if at else None
+
     def _save(self) -> None:
-        """Writes the learners' states, unless the run has diverged and would replace good ones."""
+        """Writes the learners' states, unless the run has diverged and would replace good ones.
+
+        States that are not finite, of any learner, are a divergence: the run ends.
+        """
         self._since, self._outdated = time.monotonic(), True
         log = {**self._metrics.state_dict(), **self._directory.told}
         if self._metrics.diverged_since:
             return
-        state = resume.learner_state(self._strategy)
+        world, state = self._strategy.world, resume.learner_state(self._strategy)
+        if reason := not_finite(self._strategy.model, state, world):
+            epoch = self._position.epoch + bool(self._position.step)
+            self._metrics.diverged_since = {"epoch": epoch, "reason": reason}
+            return
         keep = self._options.keep_last, self._options.keep_epochs
-        world = self._strategy.world
         checkpoint.save(self._directory.path, world, self._position, state, log, *keep)
         self._on_disk = self._position
         self._since = time.monotonic()

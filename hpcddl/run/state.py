@@ -6,7 +6,8 @@
 | running | has no summary, and its newest record is recent |
 | stopped | has no summary, and has been silent for far longer than between any two records before |
 | done | has ended by itself |
-| diverged | has ended by itself, and its loss is not finite or has come to stay at guessing |
+| not above chance | has ended by itself, and was never better than guessing |
+| diverged | has ended by itself; is not finite, or was better and has come to stay at guessing |
 | damaged | has files that are not as training writes them |
 """
 
@@ -27,6 +28,9 @@ SILENCE = 3
 """Times the longest wait between two records so far: silent for longer, a run has stopped."""
 PATIENCE_SECONDS = 60.0
 """Below that no silence counts."""
+NOT_ABOVE = "not above chance"
+ENDED = ("done", NOT_ABOVE, "diverged")
+"""The words of runs that have come to their end."""
 _TAIL_BYTES = 1 << 20  # several hundred diagnostics may follow the last report of a loss
 
 
@@ -49,7 +53,7 @@ class RunState:
     @property
     def ended(self) -> bool:
         """Whether the run has come to its end, well or not."""
-        return self.word in ("done", "diverged")
+        return self.word in ENDED
 
 
 def read_state(run: Path, now: float | None = None) -> RunState:
@@ -102,10 +106,17 @@ def state_word(
         times: when its records were written, ascending, in seconds since the epoch as `now`.
     """
     if summary is not None:
-        return "diverged" if summary["diverged"] else "done"
+        return outcome(summary)
     last = times[-1] if times else (run / "config.yaml").stat().st_mtime
     longest = max((after - before for before, after in pairwise(times)), default=0.0)
     return "stopped" if now - last > max(PATIENCE_SECONDS, SILENCE * longest) else "running"
+
+
+def outcome(summary: dict[str, Any]) -> str:
+    """Finds the word for a run by its summary: one of `ENDED`."""
+    if summary["diverged"]:  # earlier versions also said so of runs that were not above chance
+        return "diverged"
+    return NOT_ABOVE if summary.get("not_above_chance") else "done"
 
 
 def _newest_records(path: Path) -> list[dict[str, Any]]:

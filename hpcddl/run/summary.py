@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +17,9 @@ from mpi4py import MPI
 import hpcddl
 from hpcddl.common.files import write_whole
 from hpcddl.common.finite import finite
-from hpcddl.run.divergence import settled_at_chance
+from hpcddl.run.divergence import not_above_chance, settled_at_chance
 from hpcddl.run.metrics import Metrics
+from hpcddl.run.state import outcome
 from hpcddl.training.evaluate import Evaluation
 from hpcddl.training.task import Task
 
@@ -54,6 +57,7 @@ def write_summary(
     summary = {
         "diverged": since is not None,
         "diverged_since": since,
+        "not_above_chance": since is None and not_above_chance(metrics.heldout, classes),
         "heldout_loss": last.loss,
         "heldout_accuracy": last.accuracy,
         **perplexity,
@@ -83,8 +87,22 @@ def write_summary(
         },
     }
     write_whole(folder / "summary.json", json.dumps(summary, indent=1).encode())
-    verdict = f"diverged ({since['reason']})" if since else "done"
-    print(f"{verdict}: {folder}/summary.json", flush=True)
+    print(f"{_verdict(summary)}: {folder}/summary.json", flush=True)
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    """The run's word, and of one that is not simply done the numbers behind it."""
+    word = outcome(summary)
+    if word == "diverged":
+        return f"diverged ({summary['diverged_since']['reason']})"
+    if word == "done":
+        return word
+    classes = summary["classes"]
+    return (
+        f"{word} (held-out loss {summary['heldout_loss']:.4f}, accuracy "
+        f"{100 * summary['heldout_accuracy']:.2f} %; guessing: ln {classes} = "
+        f"{math.log(classes):.4f}, {100 / classes:.2f} %)"
+    )
 
 
 def _revision() -> dict[str, str]:

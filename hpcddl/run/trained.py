@@ -22,6 +22,7 @@ from hpcddl.models import MODELS
 from hpcddl.run import checkpoint
 from hpcddl.run.checkpoint import Checkpoint
 from hpcddl.run.config import Config, dotted, load_config
+from hpcddl.run.state import read_state
 from hpcddl.strategies.base import same_start
 from hpcddl.training.autocast import Autocast
 from hpcddl.training.batch_norm import BATCH_NORM
@@ -148,7 +149,10 @@ def _find(
     config = load_config(str(run / "config.yaml"))
     found = checkpoint.newest(run) if epoch is None else checkpoint.at_epoch(run, epoch)
     if found is None:
-        raise UserError(f"run {run}: no checkpoint yet")
+        diverged = read_state(run).word == "diverged"
+        raise UserError(
+            f"run {run}: no checkpoint{': it diverged before one' if diverged else ' yet'}"
+        )
     data = config.data
     if path is not None:
         data = Choice(data.name, {**data.options, "path": path})

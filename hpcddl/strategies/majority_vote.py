@@ -15,7 +15,8 @@ class MajorityVoteSGD(Strategy):
     """w <- w - alpha sign(sum_j sign(u_j)) (Bernstein et al. 2018; paper B table 15 at H = 1).
 
     u_j is that of the optimizer `sign_sgd`, whose steps of +-alpha keep their sign in the weights'
-    precision; steps along u_j itself may vanish in it. All learners hold the same weights.
+    precision; steps along u_j itself may vanish in it. All learners hold the same weights, but for
+    one whose u_j is not finite: there its weights become NaN.
 
     Raises:
         UserError: another optimizer.
@@ -36,9 +37,11 @@ class MajorityVoteSGD(Strategy):
         with self.traffic.timed():
             signs = self.weights.read(self._after)
             torch.sub(before, signs, out=signs)
+            lost = signs.isnan()  # which a vote of one bit cannot say
             self._vote(signs)
             # The rate is one for all weights: a vote has no other length.
             before.sub_(signs, alpha=self.optimizer.param_groups[0]["lr"])
+            before.masked_fill_(lost, torch.nan)
             self.weights.write(before)
         self.traffic.sent(self._vote.bytes_sent)
         self.step += 1

@@ -1,5 +1,6 @@
 """Loss and error of the model on a data set, exact over all ranks."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hpcddl.data import Dataset
 from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.models import hidden_state
+from hpcddl.training.bad_data import check_samples
 
 
 class Interrupted(Exception):
@@ -70,6 +72,7 @@ def evaluate(
 
     Raises:
         Interrupted: a rank was told to stop; the others have finished their share.
+        AgreedError: the loss is not finite because of a sample whose features are not.
     """
     was_training = model.training
     model.eval()
@@ -102,6 +105,9 @@ def evaluate(
     loss, right, prior_loss, prior_right, among_five, count, interrupted = total.tolist()
     if interrupted:
         raise Interrupted
+    if not math.isfinite(loss):
+        shares = dataset.in_order(rank=world.rank, ranks=world.size, batch=batch)
+        check_samples(dataset, shares, world)
     return Evaluation(
         *(loss / count, right / count, prior_loss / count, prior_right / count, int(count)),
         perplexity=_perplexity(loss / count) if dataset.contiguous else None,

@@ -1,10 +1,11 @@
 """The training loop: any strategy, network and data set, on any number of learners."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcddl.cluster.links import links_of
@@ -13,6 +14,7 @@ from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import shared_order
 from hpcddl.models import hidden_state
 from hpcddl.training.accumulate import backward
+from hpcddl.training.bad_data import check_samples
 from hpcddl.training.diagnostics import Measurement
 from hpcddl.training.evaluate import Evaluation, evaluate, log_prior
 from hpcddl.training.position import BEGINNING, Position
@@ -57,6 +59,7 @@ def train(
 
     Raises:
         Interrupted: an evaluation was, for a rank was `told_to_stop`; the learners are as before.
+        AgreedError: a loss is not finite because of samples whose features are not.
     """
     model, strategy, train_set = task.model, task.strategy, task.train_set
     world, diagnostics, watch = strategy.world, task.diagnostics, log.watch
@@ -84,23 +87,34 @@ def train(
             with task.statistics.inside(model, loader.batches(order), world):
                 return replace(heldout_evaluation(), loss_averaged_statistics=averaged.loss)
 
-    if start.epoch == task.epochs:
-        return evaluation()  # of a run that ended before its summary was written
-    for epoch in range(start.epoch, task.epochs):
-        first, learners = 0, world.size
-        if epoch == start.epoch and start.step:
-            first, learners = start.step, start.learners
-        order = shared_order(
+    def learners_of(epoch: int) -> int:
+        return start.learners if epoch == start.epoch and start.step else world.size
+
+    def order(epoch: int, first: int) -> Iterator[NDArray]:
+        return shared_order(
             train_set.order,
             task.seed,
             epoch,
-            learners=learners,
+            learners=learners_of(epoch),
             rank=world.rank,
             ranks=world.size,
             batch=task.local_batch,
             first_step=first,
         )
-        with closing(loader.batches(order)) as batches:
+
+    def look_at_data(epoch: int, step: int) -> None:
+        # An infinite feature may leave the loss finite and only break the gradient, so that the
+        # loss of the next step is the first that is not.
+        before = (epoch, step - 1) if step else (epoch - 1, steps - 1)
+        places = [place for place in (before, (epoch, step)) if place >= (start.epoch, 0)]
+        check_samples(train_set, (next(order(*place)) for place in places), world)
+
+    if start.epoch == task.epochs:
+        return evaluation()  # of a run that ended before its summary was written
+    for epoch in range(start.epoch, task.epochs):
+        learners = learners_of(epoch)
+        first = start.step if epoch == start.epoch else 0
+        with closing(loader.batches(order(epoch, first))) as batches:
             for step, (features, labels) in enumerate(batches, first):
                 if task.augment is not None:
                     features = task.augment(features, (task.seed, epoch, step, world.rank))
@@ -120,7 +134,11 @@ def train(
                 with links.computing():
                     loss = backward(model, inputs, labels, task.accumulate, strategy.loss_scale)
                 watch.lap("forward_backward")
+                scale = strategy.loss_scale.value if strategy.loss_scale else 0.0
                 strategy.update()
+                if strategy.loss_scale and strategy.loss_scale.value < scale:
+                    # The step was skipped: for an overflow, or for an infinite feature for ever.
+                    train_set.check(next(order(epoch, step)))
                 watch.lap("agree")
                 log.step(epoch, step, rate, loss)
                 if diagnostics is not None and (measured := diagnostics.after(rate)):
@@ -129,13 +147,17 @@ def train(
                 checkpoint(Position(epoch, step + 1, strategy.step, learners))
                 watch.lap("other")
                 if log.diverged_since:
+                    bad = log.diverged_since.get("step", epoch * steps + step + 1) - 1
+                    look_at_data(*divmod(bad, steps))
                     break
         hidden_state.reset(model)
         result = evaluation()
         watch.lap("evaluate")
         log.evaluation(epoch + 1, result)
+        if not log.diverged_since:
+            checkpoint(Position(epoch + 1, 0, strategy.step, world.size))
+            watch.lap("checkpoint")
         if log.diverged_since:
+            look_at_data(epoch, steps - 1)
             break
-        checkpoint(Position(epoch + 1, 0, strategy.step, world.size))
-        watch.lap("checkpoint")
     return result

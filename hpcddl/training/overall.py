@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -18,6 +19,7 @@ from hpcddl.data.network_input import network_input
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import contiguous_batches, epoch_permutation
 from hpcddl.models import hidden_state
+from hpcddl.training.bad_data import check_samples
 from hpcddl.training.evaluate import classification_loss
 from hpcddl.training.hessian import Hessian
 
@@ -35,7 +37,7 @@ class OverallLoss:
         Every rank takes its share, `batch` samples at a time.
         """
         self._loader = Prefetcher(dataset, world.device, depth=0)
-        self._world = world
+        self._world, self._dataset = world, dataset
         place = {"rank": world.rank, "ranks": world.size, "batch": batch}
         self._streams = dataset.contiguous and not samples
         if not samples or samples >= len(dataset):
@@ -51,6 +53,9 @@ class OverallLoss:
 
         All ranks hold the same weights w. Sums are in float64. Neither p.grad nor its hooks nor
         random numbers nor carried states are touched.
+
+        Raises:
+            AgreedError: L is not finite because of a sample whose features are not.
         """
         weights = FlatWeights(network)
         total = torch.zeros(weights.size + 2, dtype=torch.float64, device=weights.device)
@@ -64,6 +69,8 @@ class OverallLoss:
             torch._foreach_add_(views, [gradient.double() for gradient in gradients])
         total = self._sum(total)
         loss_sum, predictions = total[:2].tolist()
+        if not math.isfinite(loss_sum):
+            check_samples(self._dataset, self._order(), self._world)
         return loss_sum / predictions, total[2:] / predictions
 
     def hessian_product(self, network: nn.Module, vector: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class FinishedSearch:
 
     @property
     def best(self) -> Trial | None:
-        """None where every trial diverged."""
+        """None where every trial is lost: it diverged, or is not better than guessing."""
         first = self.trials[0]
         return None if isinf(first.cost(self.by)) else first
 

@@ -38,8 +38,9 @@ def draw(study: FinishedSearch, folder: StudyFolder) -> None:
         if study.best:
             best = study.best.point[key], study.best.cost(study.by) * _SCALES[study.by]
             axis.plot(*best, "o", markersize=14, fillstyle="none", color="black", label="best")
-        if any(run.diverged for trial in trials for run in trial.runs):
-            axis.plot([], [], "x", color="black", label="diverged")
+        lost = {str(run) for trial in trials for run in trial.runs if run.lost}
+        if lost:
+            axis.plot([], [], "x", color="black", label=", ".join(sorted(lost)))
         axis.margins(y=0.1)
         tried = sorted({trial.point[key] for trial in trials})
         ticks_at(axis, tried)
@@ -59,14 +60,14 @@ def _line(
     label: str,
     style: dict[str, str],
 ) -> None:
-    """Finite medians and runs where they are; runs that diverged as crosses at the top."""
+    """Finite medians and runs where they are; runs that are lost as crosses at the top."""
     by, scale = study.by, _SCALES[study.by]
     medians = [(t.point[key], scale * t.cost(by)) for t in trials if not isinf(t.cost(by))]
     axis.plot(*zip(*medians or [(nan, nan)], strict=True), label=label, **style)
     for trial in trials:
         x = trial.point[key]
         for run in trial.runs:
-            if run.diverged:
+            if run.lost:
                 axis.plot(x, 0.97, "x", color=style["color"], transform=axis.get_xaxis_transform())
             else:
                 axis.plot(x, scale * getattr(run, by), ".", color=style["color"])

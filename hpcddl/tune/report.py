@@ -26,7 +26,10 @@ def table(study: FinishedSearch) -> str:
 def verdict(study: FinishedSearch) -> str:
     """Whether the best lies inside the grid, and the command that trains with it."""
     if study.best is None:
-        return f"all {len(study.trials)} trials diverged"
+        runs = [run for trial in study.trials for run in trial.runs]
+        if all(run.diverged for run in runs if run.lost):
+            return f"all {len(study.trials)} trials diverged"
+        return f"none of the {len(study.trials)} trials is better than guessing"
     best = ", ".join(f"{label} {value}" for label, value in labels_of(study.best.point).items())
     if not study.edges:
         where = f"best: {best}, inside the grid"

@@ -128,7 +128,7 @@ def _growing(
             lambda index: cost_of(point(index)),
             first,
             allowed=lambda index: accepted(point(index)),
-            give_up=(-inf, max(first)),  # while all diverge, no higher ones: they would as well
+            give_up=(-inf, max(first)),  # while all are lost, no higher ones: they would be too
             trials=most,
         )
 

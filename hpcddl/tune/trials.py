@@ -14,6 +14,7 @@ from hpcddl.common.errors import UserError
 from hpcddl.run import resume
 from hpcddl.run.config import load_config
 from hpcddl.run.records import read_run
+from hpcddl.run.state import NOT_ABOVE, outcome
 from hpcddl.run.stopping import STATUS, Stopped
 from hpcddl.tune.searches import Point, labels_of, words_of
 
@@ -32,10 +33,16 @@ class TrialRun:
     diverged: bool
     heldout_loss: float | None  # in nats; None: not finite, the run diverged
     heldout_error: float  # 0 .. 1
+    not_above_chance: bool = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether it counts as infinitely bad: it diverged, or is not better than guessing."""
+        return self.diverged or self.not_above_chance
 
     def __str__(self) -> str:
-        if self.diverged:
-            return "diverged"
+        if self.lost:
+            return "diverged" if self.diverged else NOT_ABOVE
         return f"loss {self.heldout_loss:.4f}, error {100 * self.heldout_error:.2f} %"
 
 
@@ -47,8 +54,8 @@ class Trial:
     runs: tuple[TrialRun, ...]
 
     def cost(self, by: str) -> float:
-        """The median over the seeds; infinite for a run that diverged."""
-        return median(inf if run.diverged else getattr(run, by) for run in self.runs)
+        """The median over the seeds; infinite for a run that is lost."""
+        return median(inf if run.lost else getattr(run, by) for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -120,4 +127,5 @@ def _read(folder: Path, seed: int) -> TrialRun:
         summary["diverged"],
         summary["heldout_loss"],
         1 - summary["heldout_accuracy"],
+        outcome(summary) == NOT_ABOVE,
     )

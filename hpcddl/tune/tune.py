@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Search the best learning rate of a recipe (paper B app. A.4), SSGD*'s noise (paper A "
         "sec. 4.3), isotropic gradient noise (paper B app. C.5), or any other positive number, by "
-        "the median over seeds. A trial that diverges is infinitely bad. Every run is kept as a "
-        "run directory; the same command goes on where it was stopped."
+        "the median over seeds. A trial that diverges or is not better than guessing is infinitely "
+        "bad. Every run is kept as a run directory; the same command goes on where it was stopped."
     )
     parser.epilog = (
         "example: hpcddl tune mini.dpsgd data.path=shards/mine --factor 2 --seeds 3 "

@@ -305,7 +305,7 @@ def test_folder_without_manifest_and_unknown_split(make, tmp_path):
 
 
 def test_writer_refuses_other_counts_and_labels(tmp_path):
-    """Fewer or more samples than announced, or a label that is no class, is the caller's error."""
+    """Fewer or more samples than announced is the caller's error, a label no class the data's."""
     fields = {
         "features": FieldEntry(shape=(2,), dtype="float32"),
         "labels": FieldEntry(shape=(), dtype="int32"),
@@ -320,8 +320,9 @@ def test_writer_refuses_other_counts_and_labels(tmp_path):
 
     with pytest.raises(ValueError, match="more samples than the 2 announced"):
         writer(2).append("train", **arrays)
-    with pytest.raises(ValueError, match=r"labels span 0 .. 2, expected 0 .. 1"):
-        writer(3).append("train", **{**arrays, "labels": np.array([0, 1, 2], np.int32)})
+    expected = r"train-00001.h5: split train, sample 0 of this shard: label is 2; must be 0 .. 1"
+    with writer(3) as bad, pytest.raises(UserError, match=expected):
+        bad.append("train", **{**arrays, "labels": np.array([0, 1, 2], np.int32)})
     with pytest.raises(
         ValueError, match=r"float64 of \(3, 2\), expected float32 of \(2, 2\)|float64"
     ):

@@ -24,7 +24,7 @@ def test_the_table_says_what_the_summaries_say(tmp_path: Path) -> None:
         "2.5000",
         "2.5000",
         "25.00",
-        "no",
+        "done",
         "9.0",
         "3.0",
     ]
@@ -36,6 +36,8 @@ def test_the_table_says_what_the_summaries_say(tmp_path: Path) -> None:
         "-",
         "4.0000",
         "25.00",
+        "diverged",
+        "in",
         "epoch",
         "2",
         "9.0",
@@ -76,7 +78,13 @@ def test_runs_of_one_strategy_are_told_apart_by_their_folders(tmp_path: Path) ->
     good = read_run(write_run(tmp_path / "good", [3.0, 2.5]))
     bad = read_run(write_run(tmp_path / "bad", [4.0, None]))
     assert legend([good]) == ["dpsgd ring"]
-    assert legend([good, bad]) == ["dpsgd ring: good", "dpsgd ring: bad (diverged)"]
+    poor = read_run(write_run(tmp_path / "poor", [4.6], not_above_chance=True))
+    assert legend([good, bad, poor]) == [
+        "dpsgd ring: good",
+        "dpsgd ring: bad (diverged)",
+        "dpsgd ring: poor (not above chance)",
+    ]
+    assert "  not above chance  " in table([poor])
 
 
 def test_what_it_took_to_reach_a_target(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def test_the_words_of_runs_that_have_begun(tmp_path: Path) -> None:
     assert read_state(run, now=141).word == "stopped" != read_state(run, now=140).word
     assert read_state(write_run(tmp_path / "b", 2, diverged=False)).word == "done"
     assert read_state(write_run(tmp_path / "c", 2, diverged=True)).word == "diverged"
+    poor = write_run(tmp_path / "d", 2, diverged=False)
+    (poor / "summary.json").write_text('{"diverged": false, "not_above_chance": true}')
+    assert read_state(poor).word == "not above chance"
+    assert read_state(poor).ended
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_search_that_was_stopped_goes_on(
     assert done.stdout.count(": begins") == 2
     assert (out / "rate=0.5_seed=5" / "summary.json").read_bytes() == before
     found = json.loads((out / "tune.json").read_text())
-    losses = [trial["heldout_loss"] or math.inf for trial in found["trials"]]  # null: diverged
+    losses = [trial["heldout_loss"] or math.inf for trial in found["trials"]]  # null: lost
     assert losses == sorted(losses)
     assert {trial["point"]["schedule.rate"] for trial in found["trials"]} == {0.125, 0.5, 2.0}
     assert (out / "tune.png").exists()
@@ -87,7 +87,10 @@ def test_a_search_that_was_stopped_goes_on(
         (run,) = trial["runs"]
         summary = json.loads((out / run["folder"] / "summary.json").read_text())
         assert run["heldout_loss"] == summary["heldout_loss"]
-        assert run["diverged"] == summary["diverged"] == (trial["heldout_loss"] is None)
+        assert run["diverged"] == summary["diverged"]
+        assert run["not_above_chance"] == summary["not_above_chance"]
+        lost = run["diverged"] or run["not_above_chance"]
+        assert lost == (trial["heldout_loss"] is None)
         assert run["heldout_error"] == 1 - summary["heldout_accuracy"]
 
     again = command(*words[2:])

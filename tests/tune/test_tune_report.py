@@ -117,6 +117,24 @@ def test_when_all_diverge_there_is_no_best(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "tune.json").read_text())["best"] is None
 
 
+def test_a_trial_that_only_guesses_is_no_best_and_has_not_diverged(tmp_path: Path) -> None:
+    class Guessing(Trainer):
+        def train(self, point: Point) -> Trial:
+            return Trial(point, (TrialRun(4, "", 2, False, 2.3, 0.9, not_above_chance=True),))
+
+    out = Guessing(
+        "mini.dpsgd",
+        (),
+        [4],
+        ("env",),
+        tmp_path,
+    )
+    study = carry_out(grid(most=2), out, "heldout_loss")
+    assert verdict(study) == "none of the 2 trials is better than guessing"
+    assert table(study).splitlines()[1].split() == ["0.5", "-", "not", "above", "chance"]
+    draw(study, StudyFolder(tmp_path))
+
+
 def test_runs_of_other_numbers_of_learners_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"are of \[1, 2\] learners; give another --out"):
         carry_out(grid(), trainer(tmp_path, {}), "heldout_loss")
