@@ -18,6 +18,7 @@ from hpcddl import __version__
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import whole_file
+from hpcddl.common.options import entry
 from hpcddl.data.network_input import network_input
 from hpcddl.models import MODELS
 from hpcddl.run.trained import Trained, add_run_arguments, trained_of
@@ -104,7 +105,7 @@ def rebuild(path: Path) -> nn.Module:
         head = json.loads(file.metadata()["hpcddl"])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     options = head["config"]["model"]
-    model = MODELS[options.pop("name")](tuple(head["sample"]), head["classes"], **options)
+    model = entry(MODELS, options.pop("name"))(tuple(head["sample"]), head["classes"], **options)
     model.to(getattr(torch, head["config"]["dtype"])).load_state_dict(state)
     return model.eval()
 

@@ -1,9 +1,10 @@
 """A choice from a table of functions or classes, with its options checked against their signature.
 
-Every pluggable thing (model, data set, schedule, strategy, topology) is an entry of a plain dict.
+Every pluggable thing (model, data set, schedule, strategy, topology) is an entry of a `Table`.
 Its keyword-only parameters are its options: a recipe names the entry and gives them by name, so
 adding an entry takes one function and one table line, and a recipe's typing errors are found
-before any rank starts work.
+before any rank starts work. A recipe may also name a function or class of its user's own, by where
+it is (references.py): `package.module:name` or `file.py:name`.
 """
 
 import difflib
@@ -23,6 +24,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from hpcddl.common import references
+from hpcddl.common.own_entries import read_text
 from hpcddl.common.yaml_file import shown
 
 WHOLE = 2**63  # whole numbers lie below it, as 64 bits hold them
@@ -52,7 +55,8 @@ class Strict(BaseModel):
             raise ValueError(
                 f"must be a mapping, not {shown(values)}; {nearest('', cls.model_fields)}"
             )
-        unknown = [key for key in values if key not in cls.model_fields]
+        open_ended = cls.model_config["extra"] == "allow"
+        unknown = [] if open_ended else [key for key in values if key not in cls.model_fields]
         if unknown:
             hint = nearest(str(unknown[0]), cls.model_fields)
             raise ValueError(f"unknown key {shown(repr(unknown[0]))}; {hint}")
@@ -76,6 +80,19 @@ class Strict(BaseModel):
         return self
 
 
+class _Open(Strict):
+    """The options of a function that takes any: those it does not declare are read as they look."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_the_rest(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {k: v if k in cls.model_fields else read_text(v) for k, v in values.items()}
+
+
 def _numbers(value: Any) -> Iterator[int]:
     """Finds the whole numbers of an option."""
     if isinstance(value, int):
@@ -93,6 +110,37 @@ def nearest(word: str, valid: Any) -> str:
     return f"nearest: {close[0]!r}" if close else f"valid: {', '.join(valid) or 'none'}"
 
 
+Entry = Callable[..., Any]
+
+
+class Table(dict[str, Entry]):
+    """The entries that a recipe may name, and how a user's own function or class becomes one.
+
+    Args:
+        entries: by name.
+        own: makes an entry of a function or class that has not been written as one.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], own: Callable[[Entry], Entry]) -> None:
+        super().__init__(entries)
+        self.own = cache(own)
+
+
+def entry(table: Mapping[str, Entry], name: str) -> Entry:
+    """Finds the entry that a recipe names.
+
+    Raises:
+        ValueError: none has that name; what a reference leads to cannot be loaded.
+    """
+    if name in table:
+        return table[name]
+    if isinstance(table, Table) and references.is_reference(name):
+        return table.own(references.load(name))
+    hint = nearest(name, table)
+    own = ", nor module:name, nor file.py:name" if isinstance(table, Table) else ""
+    raise ValueError(f"{shown(repr(name))} is not one of {', '.join(table)}{own}; {hint}")
+
+
 @dataclass(frozen=True)
 class Choice:
     """One entry of a table and its validated options (a value may itself be a Choice)."""
@@ -100,9 +148,9 @@ class Choice:
     name: str
     options: dict[str, Any]
 
-    def build(self, table: Mapping[str, Callable[..., Any]], *arguments: Any) -> Any:
+    def build(self, table: Mapping[str, Entry], *arguments: Any) -> Any:
         """Calls the entry with `arguments` and the options."""
-        return table[self.name](*arguments, **self.options)
+        return entry(table, self.name)(*arguments, **self.options)
 
     def plain(self) -> dict[str, Any]:
         """Returns it as a recipe would write it, with all defaults."""
@@ -118,12 +166,14 @@ def options_of(entry: Callable[..., Any]) -> type[BaseModel]:
     """Makes a validating model of the keyword-only parameters of a function or class."""
     function = entry.__init__ if inspect.isclass(entry) else entry
     hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters
     fields: dict[str, Any] = {
         name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in inspect.signature(function).parameters.items()
+        for name, parameter in parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    return create_model(entry.__name__, __base__=Strict, **fields)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return create_model(entry.__name__, __base__=_Open if takes_any else Strict, **fields)
 
 
 class From:
@@ -157,8 +207,7 @@ class From:
         name = options.pop("name")
         if not isinstance(name, str):
             raise ValueError(f"name={shown(name)}: must be one of {valid}")
-        if name not in self.table:
-            hint = nearest(name, self.table)
-            raise ValueError(f"{shown(repr(name))} is not one of {valid}; {hint}")
-        checked = options_of(self.table[name]).model_validate(options)
-        return Choice(name, {key: getattr(checked, key) for key in type(checked).model_fields})
+        checked = options_of(entry(self.table, name)).model_validate(options)
+        # Of a function that is not ours only what is given: its defaults need not be YAML.
+        kept = type(checked).model_fields if name in self.table else checked.model_fields_set
+        return Choice(name, {key: getattr(checked, key) for key in kept})

@@ -1,11 +1,15 @@
 """How a vector (d,) becomes a short message: one float scale per tensor, then packed entries."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from hpcddl.common.options import Table
+from hpcddl.common.own_entries import with_first
 
 BLOCK = 1 << 16  # entries packed at a time: what lies between two passes stays in the cache
 
@@ -105,11 +109,14 @@ def none() -> None:
     """Nothing is compressed."""
 
 
-COMPRESSORS: dict[str, Callable[[], Compressor | None]] = {
-    "none": none,
-    "sign": Sign,
-    "uniform8": Uniform8,
-}
+COMPRESSORS = Table(
+    {
+        "none": none,
+        "sign": Sign,
+        "uniform8": Uniform8,
+    },
+    own=partial(with_first, count=0),
+)
 
 
 def _blocks(piece: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -7,6 +7,7 @@ the run's seed (which only random topologies use), so every learner computes the
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.options import Table
+from hpcddl.common.own_entries import with_first
 
 Matrix = NDArray[np.float64]
 Topology = Callable[[int], Matrix]
@@ -209,12 +212,15 @@ def _powers_of_two(n: int) -> list[int]:
     return [1 << k for k in range((n - 1).bit_length())]
 
 
-TOPOLOGIES: dict[str, Callable[..., Topology]] = {
-    "full": full,
-    "ring": ring,
-    "torus": torus,
-    "exponential": exponential,
-    "one_peer_exponential": one_peer_exponential,
-    "random_pair": random_pair,
-    "from_file": from_file,
-}
+TOPOLOGIES = Table(
+    {
+        "full": full,
+        "ring": ring,
+        "torus": torus,
+        "exponential": exponential,
+        "one_peer_exponential": one_peer_exponential,
+        "random_pair": random_pair,
+        "from_file": from_file,
+    },
+    own=partial(with_first, count=2),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.options import Table
+from hpcddl.common.own_entries import with_first
 
 Augment = Callable[[Tensor, tuple[int, ...]], Tensor]
 """(images (B, C, H, W), key) -> as many images; what is drawn depends on the key alone."""
@@ -59,7 +62,10 @@ def pad_crop_flip(
     return augment
 
 
-AUGMENTATIONS: dict[str, Callable[..., Augment | None]] = {
-    "none": none,
-    "pad_crop_flip": pad_crop_flip,
-}
+AUGMENTATIONS = Table(
+    {
+        "none": none,
+        "pad_crop_flip": pad_crop_flip,
+    },
+    own=partial(with_first, count=1),
+)

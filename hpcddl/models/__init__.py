@@ -1,9 +1,12 @@
-"""Networks, one file per family: functions of (features, classes) to a module."""
+"""Networks, one file per family: functions of (shape, classes) to a module."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
+from hpcddl.common.options import Table
+from hpcddl.common.own_entries import with_given
 from hpcddl.models.bilstm import bilstm
 from hpcddl.models.densenet import densenet40_12, densenet121
 from hpcddl.models.efficientnet import efficientnet_b0
@@ -19,7 +22,7 @@ from hpcddl.models.shufflenet import shufflenet_v2
 from hpcddl.models.vgg import vgg19
 from hpcddl.models.wide_resnet import wide_resnet28_10
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+_ENTRIES: dict[str, Callable[..., nn.Module]] = {
     "bilstm": bilstm,
     "densenet121": densenet121,
     "densenet40_12": densenet40_12,
@@ -39,3 +42,5 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg19": vgg19,
     "wide_resnet28_10": wide_resnet28_10,
 }
+
+MODELS = Table(_ENTRIES, own=partial(with_given, given=("shape", "classes")))

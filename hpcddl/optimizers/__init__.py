@@ -6,9 +6,11 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import nn
 
+from hpcddl.common.options import Table
 from hpcddl.optimizers.groups import parameter_groups
 from hpcddl.optimizers.lars import lars
 from hpcddl.optimizers.momentum import check_nesterov
+from hpcddl.optimizers.own import own_optimizer
 from hpcddl.optimizers.sign import sign_sgd
 
 
@@ -30,4 +32,4 @@ def sgd(
     return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
 
 
-OPTIMIZERS = {"sgd": sgd, "lars": lars, "sign_sgd": sign_sgd}
+OPTIMIZERS = Table({"sgd": sgd, "lars": lars, "sign_sgd": sign_sgd}, own=own_optimizer)

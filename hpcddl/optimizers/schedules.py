@@ -8,11 +8,13 @@ linear per iteration, from the base rate to the scaled one (paper B app. A.4; Go
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.options import Table
+from hpcddl.common.own_entries import declared, parameters_of, with_given
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,29 @@ def cosine(
     return Schedule(rate, scaled, warmup_epochs, factor, warmup_epochs)
 
 
+def own_schedule(function: Callable[..., Any]) -> Callable[..., Schedule]:
+    """Makes an entry of a function that returns a schedule: any function of the epoch to the rate.
+
+    It is given the arguments `global_batch` and `epochs` if it has them.
+    """
+    make = with_given(function, ("global_batch", "epochs"))
+
+    def entry(global_batch: int, epochs: int, **options: Any) -> Schedule:
+        found = make(global_batch, epochs, **options)
+        if isinstance(found, Schedule):
+            return found
+        try:
+            float(found(0.0))
+        except (TypeError, ValueError):
+            raise UserError(
+                f"schedule: {make.__name__} must return a function of the epoch, such as 1.5, to a "
+                f"learning rate, not {found!r}"
+            ) from None
+        return Schedule(1.0, 1.0, 0.0, found, None)
+
+    return declared(entry, make, list(parameters_of(make)))
+
+
 def agree_until(epoch: int, one: Schedule, other: Schedule) -> bool:
     """Whether both give the same rates up to `epoch`, compared at 100 points per epoch."""
     return all(one(i / 100) == other(i / 100) for i in range(100 * epoch))
@@ -141,9 +166,12 @@ def _scaled(rate: float, base_batch: int, global_batch: int) -> float:
     return rate * global_batch / base_batch if base_batch else rate
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "constant": constant,
-    "speech": speech,
-    "step": step,
-    "cosine": cosine,
-}
+SCHEDULES = Table(
+    {
+        "constant": constant,
+        "speech": speech,
+        "step": step,
+        "cosine": cosine,
+    },
+    own=own_schedule,
+)

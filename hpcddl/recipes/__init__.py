@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hpcddl.common import references
 from hpcddl.common.errors import UserError
 from hpcddl.common.yaml_file import read_yaml_file, shown
 
@@ -47,6 +48,8 @@ def name_of(text: str) -> str:
 def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Reads the recipe's values over those of its base, section by section.
 
+    References to files of a user's own become absolute: they are relative to the recipe.
+
     The values are texts, None, and lists and mappings of them (hpcddl/common/yaml_file.py).
 
     Args:
@@ -58,6 +61,7 @@ def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     values = read_yaml_file(path, "recipe")
     if not isinstance(values, dict):
         raise UserError(f"recipe {shown(path)}: must be a mapping of keys to values")
+    values = references.absolute(values, path.parent)
     base = values.pop("base", None)
     if base is None:
         return values

@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hpcddl.cluster.emulate import LinksSection
+from hpcddl.common import references
 from hpcddl.common.errors import UserError
 from hpcddl.common.files import write_whole
 from hpcddl.common.options import Choice, From, Strict
@@ -19,6 +20,7 @@ from hpcddl.models import MODELS
 from hpcddl.optimizers import OPTIMIZERS
 from hpcddl.optimizers.schedules import SCHEDULES
 from hpcddl.recipes import find_recipe, read_recipe
+from hpcddl.run import own_code
 from hpcddl.run.faults import first_fault
 from hpcddl.run.old_names import overrides_with_new_names, with_new_names
 from hpcddl.run.overrides import apply_override
@@ -110,6 +112,10 @@ class Config(Strict):
         """
         return self.model_copy(update={"data": identified(self.data, "data.fingerprint=any")})
 
+    def same(self) -> dict[str, Any]:
+        """What must be the same on all ranks, by dotted keys; a user's own code by its content."""
+        return dotted(own_code.canonical(self.plain()))
+
     def plain(self) -> dict[str, Any]:
         """As a recipe with every default written out."""
         return self.model_dump(mode="json")
@@ -135,7 +141,7 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """
     values = with_new_names(read_recipe(find_recipe(recipe)), recipe)
     for override in overrides_with_new_names(overrides):
-        values = apply_override(values, override)
+        values = references.absolute(apply_override(values, override), Path())
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -143,5 +149,6 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Writes the config as a recipe that runs again as it is."""
-    write_whole(path, yaml.safe_dump(config.plain(), sort_keys=False).encode())
+    """Writes the config as a recipe that runs again as it is, and the user's own code beside it."""
+    kept = own_code.keep(config.plain(), path.parent)
+    write_whole(path, yaml.safe_dump(kept, sort_keys=False).encode())

@@ -8,7 +8,7 @@ from hpcddl.cluster.emulate import emulated
 from hpcddl.cluster.world import World
 from hpcddl.run.agreement import agreeing
 from hpcddl.run.announce import announce
-from hpcddl.run.config import Config, dotted
+from hpcddl.run.config import Config
 from hpcddl.run.directory import opened
 from hpcddl.run.metrics import Metrics
 from hpcddl.run.saver import Saver
@@ -46,7 +46,7 @@ def fit(
         UserError: what the recipe asks for cannot be done here; another job trains in `folder`.
         Stopped: the run was told to stop, and has.
     """
-    world.check_same({**dotted(config.plain()), "run directory": folder})
+    world.check_same({**config.same(), "run directory": folder})
     if config.links.emulate:
         emulation, real = config.links.emulate, world
         world = world.together(lambda: emulated(real, emulation))
@@ -55,7 +55,7 @@ def fit(
             return
         resumed = directory.resumed
         config = world.together(config.identified)
-        world.check_same(dotted(config.data.plain(), "data"))
+        world.check_same(config.same())
         task = set_up(config, world, directory, node_folder)
         directory.begin(config)
         announce(config, task, folder, resumed)

@@ -18,7 +18,7 @@ from hpcddl.data.identity import check_fingerprint
 from hpcddl.data.manifest import MANIFEST
 from hpcddl.models import hidden_state
 from hpcddl.optimizers.schedules import SCHEDULES, Schedule, agree_until
-from hpcddl.run import checkpoint, intact, run_lock
+from hpcddl.run import checkpoint, intact, own_code, run_lock
 from hpcddl.run.checkpoint import Checkpoint
 from hpcddl.run.config import Config, load_config
 from hpcddl.run.state import read_state
@@ -53,8 +53,9 @@ def check(folder: Path, config: Config, go_on: bool) -> bool:
         raise UserError(f"--out {folder}: holds a run; add --resume or give another folder")
     before = _config_before(folder)
     _refuse_other_data(before.data, config.data)
-    was = before.plain()
-    was["data"], now = _without_place(before.data), config.plain()
+    own_code.check_unchanged(before.plain(), config.plain(), folder)
+    was, now = own_code.canonical(before.plain()), own_code.canonical(config.plain())
+    was["data"] = _without_place(before.data)
     now["data"] = _without_place(config.data)
     for key, value in now.items():
         if key not in MAY_CHANGE and was[key] != value:
@@ -62,6 +63,7 @@ def check(folder: Path, config: Config, go_on: bool) -> bool:
                 f"--resume: {key} was {was[key]} in {folder} and is {value} now; "
                 "only " + ", ".join(sorted(MAY_CHANGE)) + " may change"
             )
+    own_code.warn_of_changes(now, folder)
     return True
 
 

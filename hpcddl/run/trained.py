@@ -19,9 +19,9 @@ from hpcddl.data.identity import ANY, identified, with_fingerprint
 from hpcddl.data.prefetch import Prefetcher
 from hpcddl.data.sampler import steps_per_epoch
 from hpcddl.models import MODELS
-from hpcddl.run import checkpoint
+from hpcddl.run import checkpoint, own_code
 from hpcddl.run.checkpoint import Checkpoint
-from hpcddl.run.config import Config, dotted, load_config
+from hpcddl.run.config import Config, load_config
 from hpcddl.run.state import read_state
 from hpcddl.strategies.base import same_start
 from hpcddl.training.autocast import Autocast
@@ -129,7 +129,9 @@ def load_trained(
             data that the network does not take.
     """
     config, found = world.together(lambda: _find(run, epoch, data, other_data))
-    world.check_same({**dotted(config.plain()), "checkpoint": found.folder.name, **found.files})
+    if world.rank == 0:
+        own_code.warn_of_changes(config.plain(), run)
+    world.check_same({**config.same(), "checkpoint": found.folder.name, **found.files})
     train_set, heldout = world.together(lambda: config.data.build(DATASETS))
     model = world.together(lambda: config.model.build(MODELS, train_set.shape, train_set.classes))
     model.to(world.device, getattr(torch, config.dtype))

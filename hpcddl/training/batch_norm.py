@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 from mpi4py import MPI
@@ -16,6 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
+from hpcddl.common.options import Table
+from hpcddl.common.own_entries import with_first
 from hpcddl.data.network_input import network_input
 
 
@@ -123,4 +125,7 @@ def recomputed(
     return Recomputed(layers, batches)
 
 
-BATCH_NORM: dict[str, Any] = {"averaged": averaged, "recomputed": recomputed}
+BATCH_NORM = Table(
+    {"averaged": averaged, "recomputed": recomputed},
+    own=partial(with_first, count=3),
+)
