@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.folder import new_folder
 from data_prep.kaldi.matrix import read_matrix
 from data_prep.kaldi.write import (
     transition_model_bytes,
@@ -31,6 +30,7 @@ from data_prep.mini_speech import (
 )
 from hpcddl.common.bounds import between
 from hpcddl.common.errors import UserError
+from hpcddl.common.folders import whole_folder
 
 _JOBS = 2
 
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     speech = generate(arguments.utterances, arguments.speakers, arguments.classes, arguments.seed)
     out = Path(arguments.directory).absolute()
-    with new_folder(out, "ali/final.mdl", arguments.overwrite) as folder:
+    with whole_folder(out, "ali/final.mdl", arguments.overwrite) as folder:
         write_corpus(speech, folder, out)
     print(
         f"{arguments.directory}: {arguments.utterances} utterances of {arguments.speakers} "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpcddl.common.errors import UserError
-from hpcddl.common.files import sync_folder, write_whole
+from hpcddl.common.files import write_whole
+from hpcddl.common.folders import check_replaceable, put_in_place
+from hpcddl.common.leftovers import remove_leftovers_in
 from hpcddl.data.manifest import MANIFEST, FieldEntry, Manifest, ShardEntry, write_manifest
 from hpcddl.data.shard_file import check_contents, check_shard
 from hpcddl.data.shard_writer import shard_name
@@ -73,25 +74,15 @@ class Packing:
         """Raises UserError when `out` exists and must not be replaced."""
         self.out = Path(os.path.abspath(out))
         self.folder = self.out.with_name(f".{self.out.name}.packing")
-        if not os.path.lexists(self.out):
-            return
-        if not overwrite:
-            raise UserError(f"{out}: exists already; must be a new folder; fix: --overwrite")
-        if not (self.out / MANIFEST).is_file():
-            raise UserError(
-                f"{out}: holds no {MANIFEST}, so it is no earlier output: not overwritten"
-            )
+        check_replaceable(self.out, MANIFEST, overwrite)
 
     def make(self) -> None:
-        """Makes the folder, and removes partial files of jobs of this machine that have ended."""
+        """Makes the folder, and removes partial files of jobs that have ended."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.out}: cannot make the folder ({error.strerror})") from None
-        host = socket.gethostname()
-        for path in self.folder.glob(f".*.{host}.*.partial"):
-            if not Path("/proc", path.suffixes[-2][1:]).exists():
-                path.unlink(missing_ok=True)
+        remove_leftovers_in(self.folder)
 
     def need_room(self, size: int) -> None:
         """Raises UserError when the file system has fewer than `size` free bytes."""
@@ -156,14 +147,7 @@ class Packing:
         for path in self.folder.iterdir():
             if path.name not in keep:
                 path.unlink()
-        if self.out.exists():
-            old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
-            os.rename(self.out, old)
-            os.rename(self.folder, self.out)
-            shutil.rmtree(old)
-        else:
-            os.rename(self.folder, self.out)
-        sync_folder(self.out.parent)
+        put_in_place(self.folder, self.out)
 
     def is_bare(self) -> bool:
         """Whether the folder holds no finished shard."""

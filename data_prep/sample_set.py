@@ -13,9 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from data_prep.arguments import check_common
-from data_prep.folder import new_folder
 from hpcddl import __version__
 from hpcddl.common.errors import UserError
+from hpcddl.common.folders import whole_folder
 from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import MANIFEST, FieldEntry, Kind, Manifest, TextEntry
 from hpcddl.data.shard_writer import ShardSetWriter, write_lines
@@ -54,7 +54,7 @@ def pack(
     """Packs the set that `read` makes of a command's arguments, then prints what was packed."""
     began = time.monotonic()
     check_common(arguments)
-    with new_folder(arguments.out, MANIFEST, arguments.overwrite) as folder:
+    with whole_folder(arguments.out, MANIFEST, arguments.overwrite) as folder:
         manifest = _write(read(arguments), folder, tool, arguments.samples_per_shard)
     _summarise(manifest, arguments.out, time.monotonic() - began)
     return 0

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
-from hpcddl.common.files import partial_path, sync_folder, write_whole
+from hpcddl.common.files import sync_folder, write_whole
+from hpcddl.common.leftovers import remove_leftovers, temporary_path
 
 Entries = list[tuple[str, int]]  # keys, and the offsets that an scp file names
 
@@ -27,7 +28,9 @@ def write_shared(out: Path, world: World, write: Callable[[BinaryIO], Entries]) 
     Raises:
         UserError: of any rank's `write`, or a disk's.
     """
-    part = partial_path(out)
+    part = temporary_path(out)
+    if world.rank == 0:
+        remove_leftovers(out)
     try:
         entries = world.together(lambda: _named(out, lambda: _write_part(part, write)))
         parts = world.comm.gather((part, entries))

@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import platform
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.leftovers import make_temporary_folder
 from hpcddl.common.table import aligned
 
 if TYPE_CHECKING:
@@ -90,8 +91,11 @@ def temporary_folder(parent: Path | None) -> Iterator[Path]:
         UserError: the system refuses the folder, or a file in it.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="hpcddl-bench-", dir=parent) as folder:
-            yield Path(folder)
+        folder = make_temporary_folder(parent, "hpcddl-bench")
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
     except OSError as error:
         raise UserError(f"--dir: {parent}: {error.strerror}") from None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
@@ -20,6 +19,7 @@ from mpi4py import MPI
 
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
+from hpcddl.common.leftovers import make_temporary_folder
 from hpcddl.data.known import Contents, contents
 from hpcddl.data.stand_in import write_stand_in
 from hpcddl.run.config import Config
@@ -83,15 +83,15 @@ def temporary_folder(world: World) -> Iterator[Path]:
         UserError: it cannot be made, or is not visible from every node.
     """
     # Of several nodes, what all see is most likely where the job was started.
-    here = None if world.node.size == world.size else "."
+    here = None if world.node.size == world.size else Path(".")
 
-    def make() -> str | None:
+    def make() -> Path:
         try:
-            return tempfile.mkdtemp(prefix=".hpcddl-smoke-", dir=here) if world.rank == 0 else None
+            return make_temporary_folder(here, "hpcddl-smoke")
         except OSError as error:
             raise UserError(f"--smoke: no temporary folder: {error}") from None
 
-    folder = Path(world.comm.bcast(world.together(make)))
+    folder = world.on_rank_zero(make)
 
     def look() -> None:
         if not folder.is_dir():

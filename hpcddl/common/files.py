@@ -2,13 +2,14 @@
 
 import hashlib
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import xxhash
+
+from hpcddl.common.leftovers import remove_leftovers, temporary_path
 
 _BLOCK_BYTES = 1 << 22
 
@@ -19,7 +20,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     A reader sees the old file or the new one, never a part.
     """
-    partial = partial_path(path)
+    remove_leftovers(path)
+    partial = temporary_path(path)
     try:
         with open(partial, "wb") as file:
             yield file
@@ -36,11 +38,6 @@ def write_whole(path: Path, content: bytes) -> None:
     """Writes a `whole_file` in one go."""
     with whole_file(path) as file:
         file.write(content)
-
-
-def partial_path(path: Path) -> Path:
-    """Returns a temporary name for `path` that no other process uses."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcddl.common.errors import UserError
+from hpcddl.common.files import whole_file
 
 
 def pyplot() -> Any:
@@ -35,7 +36,8 @@ def picture_file(path: Path, option: str, size: tuple[float, float], dpi: int) -
         if path.suffix[1:] not in known:
             raise UserError(f"{option} {path}: must end in one of {', '.join(sorted(known))}")
         yield figure
-        figure.savefig(path, dpi=dpi)
+        with whole_file(path) as file:
+            figure.savefig(file, format=path.suffix[1:], dpi=dpi)
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror}") from None
     finally:

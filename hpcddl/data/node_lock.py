@@ -23,7 +23,7 @@ def node_lock(path: Path, grown: Callable[[], int], waiting: Callable[[], None])
     measures the holder's work, has not changed for two minutes; OSError where locks do not work.
     """
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _acquire(file, path, grown, waiting)
             # The holder before removed its file: a lock on that locks nobody out.

@@ -20,7 +20,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from hpcddl.common.errors import UserError
-from hpcddl.common.files import checksum, partial_path
+from hpcddl.common.files import checksum
+from hpcddl.common.leftovers import temporary_path
 from hpcddl.data.manifest import STRUCTURE, FieldEntry, ShardEntry
 from hpcddl.data.mapped import map_bytes
 from hpcddl.data.values import ANY_CLASS, bad_value, first_fault
@@ -104,7 +105,7 @@ class ShardWriter:
         self.classes = classes
         self.samples = samples
         self.room = samples
-        self._partial = partial_path(path)
+        self._partial = temporary_path(path)
         _create(self._partial, fields, samples)
         self._regions = layout(self._partial, fields, samples)
         self._digests = {name: xxhash.xxh3_128() for name in fields}

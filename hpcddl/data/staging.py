@@ -6,21 +6,23 @@ manifest's checksums and is on the disk. One process copies, others of the node 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import socket
 import time
 from argparse import ArgumentTypeError
 from pathlib import Path
 
 from hpcddl.cluster.world import World
 from hpcddl.common.errors import UserError
-from hpcddl.common.files import checksum, sync_folder
+from hpcddl.common.files import checksum
+from hpcddl.common.folders import put_in_place
+from hpcddl.common.leftovers import remove_leftovers, temporary_path
 from hpcddl.common.progress import Progress
 from hpcddl.data.manifest import MANIFEST, Manifest, read_manifest
 from hpcddl.data.node_lock import node_lock
-from hpcddl.data.shard_file import check_shard
 from hpcddl.data.verified_copy import copy_set, set_files
+from hpcddl.data.verify import faults
 
 _POLL_SECONDS = 0.05
 
@@ -38,18 +40,18 @@ def stage(world: World, source: Path, folder: Path) -> Path:
     Raises AgreedError on all ranks when one node's copy fails.
     """
 
-    def work() -> Path:
+    def work() -> Path | None:
         try:
-            if world.node.rank == 0:
-                stage_here(source, folder, shown=world.rank == 0)
+            first = world.node.rank == 0
+            return stage_here(source, folder, shown=world.rank == 0) if first else None
         finally:
             # No plain barrier: ranks that spin in it would take the cores from the copy.
             arrived = world.node.Ibarrier()
             while not arrived.Test():
                 time.sleep(_POLL_SECONDS)
-        return staged_path(source, folder)
 
-    return world.together(work)
+    path = world.together(work)
+    return Path(world.node.bcast(os.fspath(path) if path else None))
 
 
 def staged_path(source: Path, folder: Path) -> Path:
@@ -61,47 +63,64 @@ def staged_path(source: Path, folder: Path) -> Path:
 def stage_here(source: Path, folder: Path, *, shown: bool) -> Path:
     """Copies the shard set `source` into `folder` unless a whole copy is there; returns its path.
 
+    Whoever made it, a copy is whole if every byte of it agrees with the checksums. Where another
+    user has left one that is not, the copy gets a name of this user's own.
+
     `shown` false hides the progress: only one rank of a job shows it.
 
     Raises UserError when there is too little room or the disk fills up (nothing is left behind),
     a file of the set is damaged, or another process holds the lock and makes no progress.
     """
     manifest = read_manifest(source)
-    target = staged_path(source, folder)
+    shared = staged_path(source, folder)
     if not folder.is_dir():
         raise UserError(f"--stage {folder}: no such folder; must be one on the node's own disk")
+    own = shared.with_name(f"{shared.name}-{os.geteuid()}")
     try:
-        if _is_whole(target, source, manifest):
-            _say(f"staged before: {target}", shown)
-            return target
+        for target in (shared, own):
+            if _is_whole(target, manifest, shown):
+                _say(f"staged before: {target}", shown)
+                return target
+        target = own if _is_another_user_s(shared) else shared
         with node_lock(
-            target.with_name(f".{target.name}.lock"),
-            grown=lambda: sum(_size(file) for file in folder.glob(f"{target.name}.*/*")),
+            shared.with_name(f".{shared.name}.{os.geteuid()}.lock"),
+            grown=lambda: sum(_size(file) for file in folder.glob(f".{target.name}.*/*")),
             waiting=lambda: _say(f"waiting for another job that stages {target}", shown),
         ):
-            if not _is_whole(target, source, manifest):
+            if not _is_whole(target, manifest, shown):
                 _copy(source, target, manifest, shown)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and _is_another_user_s(shared):
+            return stage_here(source, folder, shown=shown)  # another user's job was faster
         raise UserError(f"--stage: {error.filename or folder}: {error.strerror}") from None
     return target
 
 
-def _is_whole(target: Path, source: Path, manifest: Manifest) -> bool:
-    """Whether every file is there in its size, and every shard with its structure."""
+def _is_another_user_s(path: Path) -> bool:
+    return os.path.lexists(path) and path.lstat().st_uid != os.geteuid()
+
+
+def _is_whole(target: Path, manifest: Manifest, shown: bool) -> bool:
+    """Whether every byte in the folder is as the manifest says."""
+    if not target.is_dir():
+        return False
     try:
-        for split in manifest.splits.values():
-            for entry in split.shards:
-                check_shard(target / entry.file, entry, manifest.fields)
+        if read_manifest(target) != manifest:
+            return False
     except UserError:
         return False
-    return all(_size(target / file.name) == file.bytes for file in set_files(source, manifest))
+    size = sum(split.bytes for split in manifest.splits.values())
+    with Progress(size, "checking the staged copy", "GB", scale=10**9, shown=shown) as progress:
+        for _, read, fault in faults(target, manifest):
+            if fault is not None:
+                return False
+            progress.add(read)
+    return True
 
 
 def _copy(source: Path, target: Path, manifest: Manifest, shown: bool) -> None:
     """Makes the copy; under the lock."""
-    partial = f"{target.name}.{socket.gethostname()}."
-    for dead in target.parent.glob(f"{partial}*"):
-        shutil.rmtree(dead)
+    remove_leftovers(target)
     size = sum(file.bytes for file in set_files(source, manifest))
     free = shutil.disk_usage(target.parent).free
     if free < size:
@@ -109,21 +128,15 @@ def _copy(source: Path, target: Path, manifest: Manifest, shown: bool) -> None:
             f"--stage {target.parent}: the set has {size / 1e9:.3f} GB, "
             f"but only {free / 1e9:.3f} GB are free"
         )
-    copy = target.with_name(f"{partial}{os.getpid()}")
-    damaged = target.with_name(f"{copy.name}.damaged")
+    copy = temporary_path(target)
     try:
         copy.mkdir()
         with Progress(size, "staging", "GB", scale=10**9, shown=shown) as progress:
             copy_set(source, copy, manifest, progress.add)
-        if target.exists():
-            # Jobs that read it keep what they have mapped.
-            os.rename(target, damaged)
-            shutil.rmtree(damaged)
-        os.rename(copy, target)
+        put_in_place(copy, target)  # jobs that read the one before keep what they have mapped
     except BaseException:
         shutil.rmtree(copy, ignore_errors=True)
         raise
-    sync_folder(target.parent)
     _say(f"staged {size / 1e9:.3f} GB, {progress.rate:.2f} GB/s: {target}", shown)
 
 

@@ -6,11 +6,11 @@ import fcntl
 import os
 import re
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpcddl.common.leftovers import remove_leftovers, temporary_path
 from hpcddl.doctor.facts import Storage
 
 if TYPE_CHECKING:
@@ -54,8 +54,11 @@ def storage(comm: MPI.Intracomm, folder: Path) -> Storage:
     If the folder does not exist yet, its nearest existing parent is tested. No file is left.
     """
     folder = comm.bcast(_existing(folder.absolute()))
-    mark = folder / comm.bcast(f".hpcddl-doctor-{uuid.uuid4().hex}")
-    own = mark.with_name(f"{mark.name}-{comm.rank}")
+    kind = folder / "hpcddl-doctor"
+    mark = folder / comm.bcast(temporary_path(kind).name)
+    own = temporary_path(mark)
+    if comm.rank == 0:
+        remove_leftovers(kind)
     fault, locks, written = "", False, False
     try:
         locks = _locked(own)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hpcddl.analysis import curvature_plot, interpolate_plot, landscape_plot
+from hpcddl.common.leftovers import make_temporary_folder
 from hpcddl.common.study import StudyFolder
 from hpcddl.report.analyses import curvatures, landscapes, lines
 from hpcddl.report.picture import Picture
@@ -55,9 +55,12 @@ def draw(runs: Sequence[Run]) -> Iterator[Picture]:
 
 def _picture(draw: Callable[..., object], written: str, name: str, about: str) -> Picture:
     """Calls `draw` with a folder and reads the picture that it writes there."""
-    with TemporaryDirectory() as folder:
-        draw(folder=StudyFolder(Path(folder)))
-        image, pdf = ((Path(folder) / f"{written}.{s}").read_bytes() for s in ("png", "pdf"))
+    folder = make_temporary_folder(None, "hpcddl-report")
+    try:
+        draw(folder=StudyFolder(folder))
+        image, pdf = ((folder / f"{written}.{suffix}").read_bytes() for suffix in ("png", "pdf"))
+    finally:
+        shutil.rmtree(folder)
     return Picture(name, about, "png", image, pdf, wide=True)
 
 

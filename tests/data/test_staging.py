@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -136,7 +138,7 @@ def test_a_disk_that_fills_up_leaves_nothing(make, disk):
     folder = make().folder
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n" + STAGE
     done = run_python("-c", code, folder, disk, 0)
-    assert f"hpcddl.common.errors.UserError: --stage: {disk}/hpcddl-" in done.stderr
+    assert f"hpcddl.common.errors.UserError: --stage: {disk}/.hpcddl-" in done.stderr
     assert "train-0000" in done.stderr
     assert "File too large" in done.stderr
     assert list(disk.iterdir()) == []
@@ -170,7 +172,7 @@ def test_a_full_file_system_leaves_nothing(make, tmp_path, monkeypatch):
 def copying(source: Path, disk: Path) -> subprocess.Popen[str]:
     """Another process that is in the middle of its copy, and will be for about a second."""
     process = start(source, disk, slow=0.1)
-    while not list(disk.glob("hpcddl-*/*")):
+    while not list(disk.glob(".hpcddl-*/*")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     return process
@@ -200,7 +202,7 @@ def test_a_killed_copy_is_never_trusted(make, disk, waiting, capsys):
         first.kill()
         first.communicate()
         assert not staged_path(folder, disk).exists()
-        assert list(disk.glob("hpcddl-*"))
+        assert list(disk.glob(".hpcddl-*.partial"))
     copy = stage_here(folder, disk, shown=True)
     said = capsys.readouterr().out.splitlines()
     assert ["waiting" in text for text in said] == [True, False][not waiting :]
@@ -208,6 +210,48 @@ def test_a_killed_copy_is_never_trusted(make, disk, waiting, capsys):
     assert same_bytes(folder, copy)
     first.communicate()
     assert first.returncode == -signal.SIGKILL
+
+
+@pytest.fixture
+def another_user(tmp_path):
+    """Inside, this process is a user without rights, on a disk on which all may write, as /tmp."""
+    if os.geteuid():
+        pytest.skip("must be root to become another user")
+    shared = Path(tempfile.mkdtemp())
+    shared.chmod(0o1777)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder.stat().st_mode & 0o777 == 0o700:
+            folder.chmod(0o755)
+    os.seteuid(65534)
+    yield shared
+    os.seteuid(0)
+    shutil.rmtree(shared)
+
+
+@pytest.mark.parametrize("what", ["whole", "altered", "closed", "partial", "lock"])
+def test_what_other_users_have_left(make, another_user, what):
+    """A whole copy is used, whoever made it; all else of theirs is left alone."""
+    os.seteuid(0)
+    folder, disk = make().folder, another_user
+    copy = stage_here(folder, disk, shown=False)
+    if what == "altered":
+        path = copy / "train-00001.h5"
+        path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    elif what == "closed":
+        copy.chmod(0o700)
+    elif what == "partial":
+        copy.rename(disk / f".{copy.name}.{socket.gethostname()}.4194999.partial")
+    elif what == "lock":
+        shutil.rmtree(copy)
+        (disk / f".{copy.name}.0.lock").touch(0o600)
+    before = set(disk.iterdir())
+    os.seteuid(65534)
+    found = stage_here(folder, disk, shown=False)
+    assert stage_here(folder, disk, shown=False) == found
+    assert (found.stat().st_uid == 0) == (what == "whole")
+    os.seteuid(0)
+    assert same_bytes(folder, found)
+    assert set(disk.iterdir()) == before | {found}
 
 
 def test_a_holder_that_does_not_get_on_is_an_error(tmp_path, monkeypatch):
