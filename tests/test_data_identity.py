@@ -99,7 +99,8 @@ def test_resume_takes_the_same_set_elsewhere(folder: Path, hpcddl: Launch, spell
         (folder / "shards").rename(folder / "moved")
     path = folder / {"relative": "shards", "dots": "run/../shards"}.get(spelling, spelling)
     shown = os.path.relpath(path) if spelling == "relative" else path
-    assert go_on(hpcddl, folder, f"data.path={shown}") == ""
+    words = ("--data", shown) if spelling == "moved" else (f"data.path={shown}",)
+    assert go_on(hpcddl, folder, *words) == ""
     summary = json.loads((folder / "run" / "summary.json").read_text())
     assert summary["epoch"] == 3
 

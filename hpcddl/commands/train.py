@@ -11,6 +11,7 @@ from hpcddl.data.staging import folder_argument
 from hpcddl.recipes import name_of
 from hpcddl.run.config import load_config
 from hpcddl.run.fit import fit
+from hpcddl.run.overrides import word_of
 from hpcddl.run.stopping import STATUS, Stopped, noticing
 
 
@@ -28,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings that replace the recipe's; dots lead into sections, as in model.layers=2",
     )
     parser.add_argument("--out", type=Path, help="the run directory (default: runs/RECIPE)")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="the data set, in place of the recipe's data.path; with --resume the run's own, where "
+        "it lies now",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -57,10 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     began = time.time()
     a = arguments
     # What the recipe comes to is compared later, key by key; nodes may have other disks.
-    own = {"recipe", "overrides", "stage"}
+    own = {"recipe", "overrides", "data", "stage"}
     world = World.create({key: value for key, value in vars(a).items() if key not in own})
     with world.failing_together():
-        config = world.together(lambda: load_config(a.recipe, a.overrides))
+        data = [] if a.data is None else [word_of("data.path", a.data)]
+        config = world.together(lambda: load_config(a.recipe, [*a.overrides, *data]))
         if a.smoke:
             world.together(lambda: _check_smoke(a))
             own_batch = any(word.startswith("global_batch=") for word in a.overrides)

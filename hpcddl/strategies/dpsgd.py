@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 from torch import nn
 
 from hpcddl.cluster.world import World
@@ -12,6 +12,7 @@ from hpcddl.common.options import Choice, From
 from hpcddl.communication.exchange import NeighbourExchange
 from hpcddl.communication.gradients import GradientMean
 from hpcddl.communication.groups import block_of, counterparts
+from hpcddl.communication.horovod import FusionMib
 from hpcddl.communication.topology import TOPOLOGIES, delay_fault, lazy, spectral_gap
 from hpcddl.optimizers.gradient_step import GradientStep
 from hpcddl.strategies.base import Strategy
@@ -48,7 +49,7 @@ class DPSGD(Strategy):
         delayed: bool = False,
         super_learners: Literal["none", "node"] | PositiveInt = "none",
         exchange_dtype: Literal["bfloat16", "float16"] | None = None,
-        fusion_mib: NonNegativeInt = 0,
+        fusion_mib: FusionMib = 0,
     ) -> None:
         super().__init__(model, local, world)
         self.steps, self.delayed = steps, delayed
