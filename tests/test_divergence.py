@@ -47,6 +47,7 @@ def test_since_the_first_epoch_of_the_last_stretch() -> None:
         # Never better than guessing.
         ([(LN, 0.01)], "not above chance"),
         ([(LN, 0.01), (0.999 * LN, 0.0101)], "not above chance"),
+        ([(LN, 0.0109), (0.999 * LN, 0.0109)], "not above chance"),  # of 100,000 guesses some luck
         ([(3 * LN, 0.02)], "not above chance"),
         ([(2 * LN, 0.02), (5 * LN, 0.02)], "not above chance"),
         # Better, and then guessing.
@@ -62,7 +63,7 @@ def test_the_word_for_a_run_of_finite_losses(results: list[tuple[float, float]],
         outcome(
             {
                 "diverged": since is not None,
-                "not_above_chance": since is None and not_above_chance(history, 100),
+                "not_above_chance": since is None and not_above_chance(history, 100, 0.01, 100_000),
             }
         )
         == word
@@ -72,3 +73,10 @@ def test_the_word_for_a_run_of_finite_losses(results: list[tuple[float, float]],
 def test_earlier_versions_summaries_keep_their_word() -> None:
     assert outcome({"diverged": True, "diverged_since": {"epoch": 1}}) == "diverged"
     assert outcome({"diverged": False, "diverged_since": None}) == "done"
+
+
+def test_the_most_frequent_class_is_a_guess_too() -> None:
+    """Of two classes, one of 97 %: an accuracy of 97 % says nothing."""
+    history = [Heldout(1, math.log(2), 0.97)]
+    assert not_above_chance(history, 2, prior_accuracy=0.97, predictions=10_000)
+    assert not not_above_chance(history, 2, prior_accuracy=0.5, predictions=10_000)

@@ -53,16 +53,24 @@ def settled_at_chance(results: Sequence[Heldout], classes: int) -> dict[str, Any
     }
 
 
-def not_above_chance(results: Sequence[Heldout], classes: int) -> bool:
+def not_above_chance(
+    results: Sequence[Heldout], classes: int, prior_accuracy: float, predictions: int
+) -> bool:
     """Whether no held-out result was better than guessing, and the last shows no progress either.
 
-    Progress is an accuracy above that of guessing with a loss that has fallen, or of a single
-    evaluation is about ln C.
+    Progress is an accuracy clearly above that of guessing with a loss that has fallen, or of a
+    single evaluation is about ln C. Clearly is by more than three standard deviations of guesses.
+
+    Args:
+        prior_accuracy: of always answering with the most frequent class.
+        predictions: that an accuracy is the mean of.
     """
     if not results or not all(at_chance(result, classes) for result in results):
         return False
     first, last = results[0], results[-1]
-    if last.loss is None or first.loss is None or guesses(last, classes):
+    guessing = max(1 / classes, prior_accuracy)
+    clearly = guessing + 3 * math.sqrt(guessing * (1 - guessing) / predictions)
+    if last.loss is None or first.loss is None or last.accuracy <= clearly:
         return True
     before = first.loss if len(results) > 1 else (2 - CHANCE) * math.log(classes)
     return last.loss >= before

@@ -57,7 +57,8 @@ def write_summary(
     summary = {
         "diverged": since is not None,
         "diverged_since": since,
-        "not_above_chance": since is None and not_above_chance(metrics.heldout, classes),
+        "not_above_chance": since is None
+        and not_above_chance(metrics.heldout, classes, result.prior_accuracy, result.predictions),
         "heldout_loss": last.loss,
         "heldout_accuracy": last.accuracy,
         **perplexity,
